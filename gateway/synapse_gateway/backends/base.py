@@ -1,0 +1,130 @@
+"""What the gateway asks of every kind of backend, and the values it gets."""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+import msgspec
+
+
+class Capability(enum.StrEnum):
+    """Something that a backend can be asked for."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    RERANK = "rerank"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
+    SPEECH = "speech"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"
+    OLLAMA = "ollama"
+    """Ollama's own API, natively."""
+
+
+class Refusal(enum.StrEnum):
+    """What an error answer of a backend means beyond its status."""
+
+    MODEL_NOT_FOUND = "model_not_found"
+    CONTEXT_EXCEEDED = "context_exceeded"
+    CREDENTIALS = "credentials"
+    OVERLOADED = "overloaded"
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A small answer, whole."""
+
+    status: int
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+class Http(Protocol):
+    """A backend's HTTP interface, as a probe sees it: base URL, key and TLS already applied."""
+
+    async def request(
+        self, method: str, path: str, *, body: bytes = b"", timeout: float = 5.0
+    ) -> Reply:
+        """Send one request and return the whole answer.
+
+        Args:
+            method: HTTP method.
+            path: Absolute path at the backend.
+            body: JSON body, or nothing.
+            timeout: Seconds for all of it.
+
+        Raises:
+            OSError: It could not be reached, or broke off.
+            TimeoutError: It did not answer in time.
+        """
+        ...
+
+
+class DiscoveredModel(msgspec.Struct, frozen=True):
+    """A model that a backend says it has."""
+
+    id: str
+    state: str = "hot"
+    """`hot` (loaded), `warm` (asleep, weights in memory), `cold` (not loaded)."""
+    context: int | None = None
+    """Tokens of context it was loaded with."""
+    size: int | None = None
+    """Bytes of memory, loaded."""
+    size_vram: int | None = None
+    """Bytes of them on the GPU."""
+    capabilities: frozenset[Capability] = frozenset()
+    """Empty: what the backend can."""
+    raw: bytes = b""
+    """The backend's own object, as JSON."""
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """What one look at a backend showed."""
+
+    up: bool
+    status: int = 0
+    """HTTP status of the health path; 0 if it could not be reached."""
+    detail: str = ""
+    """A few words for people; no address."""
+    models: tuple[DiscoveredModel, ...] | None = None
+    """None: it does not tell."""
+    slots: int | None = None
+    """Requests that it computes at once."""
+    busy: int | None = None
+    """Requests that it computes now, from all callers."""
+    waiting: int | None = None
+    """Requests that wait in its own queue."""
+    asleep: bool = False
+    version: str = ""
+
+
+class Adapter(Protocol):
+    """One kind of backend."""
+
+    capabilities: frozenset[Capability]
+
+    async def probe(self, http: Http, health: str | None) -> Probe:
+        """Look at the backend without generating a token.
+
+        Args:
+            http: Its interface.
+            health: Path from the configuration, in place of the adapter's own.
+        """
+        ...
+
+    def refusal(self, status: int, body: bytes) -> Refusal | None:
+        """Say what an error answer means, if more than its status does.
+
+        Args:
+            status: HTTP status, 400 or above.
+            body: The first 64 KiB of the body.
+        """
+        ...
+
+    def upstream_path(self, path: str) -> str:
+        """Return the backend's path for one of the gateway's OpenAI paths."""
+        ...

@@ -1,0 +1,289 @@
+"""The configuration as the rest of the gateway sees it: one tree of frozen values.
+
+A native configuration file is this tree written as YAML. The loaders of the other dialects (an
+existing registry, a LiteLLM file, a worker group file) produce the same tree, so no other room
+knows where a setting came from. Durations are seconds, sizes are bytes, rates are per minute.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class _Section(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A mapping of the file; unknown fields are refused."""
+
+
+class BackendType(enum.StrEnum):
+    """What kind of server a backend is; decides which adapter speaks to it."""
+
+    OPENAI_COMPATIBLE = "openai-compatible"
+    OLLAMA = "ollama"
+    VLLM = "vllm"
+    LLAMACPP = "llamacpp"
+    SGLANG = "sglang"
+    TENSORRT_LLM = "tensorrt-llm"
+    LITELLM = "litellm"
+    SPEACHES = "speaches"
+    FASTER_WHISPER = "faster-whisper"
+    PIPER = "piper"
+    OPENVOICE = "openvoice"
+    CHATTERBOX = "chatterbox"
+    PYANNOTE = "pyannote"
+    DEEPFILTER = "deepfilter"
+
+
+class Device(enum.StrEnum):
+    """Where a backend computes; a GPU target without a CPU order is worth a warning."""
+
+    GPU = "gpu"
+    CPU = "cpu"
+
+
+class Service(enum.StrEnum):
+    """What a request asks for; decides the default deadlines."""
+
+    LLM = "llm"
+    EMBEDDINGS = "embeddings"
+    TTS = "tts"
+    STT = "stt"
+    SPEAKER = "speaker"
+    AUDIO = "audio"
+    OTHER = "other"
+
+
+class AuthMode(enum.StrEnum):
+    """Who may call: holders of a key, or anybody (within `limits.anonymous`)."""
+
+    KEYS = "keys"
+    ANONYMOUS = "anonymous"
+
+
+class Policy(enum.StrEnum):
+    """How one target is chosen among those of an order."""
+
+    LEAST_OUTSTANDING = "least-outstanding"
+    PREFIX_AFFINITY = "prefix-affinity"
+
+
+class Timeouts(_Section, frozen=True):
+    """Deadlines of a request; what is left out comes from the service's defaults."""
+
+    connect: Seconds | UnsetType = UNSET
+    """Until the connection to a backend stands (TLS included)."""
+    first_token: Seconds | UnsetType = UNSET
+    """From sending the request to the first real content of the answer."""
+    between_tokens: Seconds | UnsetType = UNSET
+    """Between two reads of a stream that has begun."""
+    overall: Seconds | UnsetType = UNSET
+    """The whole request, with all its attempts and its wait in the queue."""
+
+
+class Tls(_Section, frozen=True):
+    """How an https backend's certificate is checked."""
+
+    ca_file: str | None = None
+    """PEM bundle to trust in place of the system's."""
+    server_name: str | None = None
+    """Name to expect in the certificate, where it is not the URL's host."""
+    verify: bool = True
+    """False accepts any certificate; for a laboratory only."""
+
+
+class Vram(_Section, frozen=True):
+    """Video memory of a backend, in bytes."""
+
+    awake: NonNegative = 0
+    asleep: NonNegative = 0
+
+
+class Backend(_Section, frozen=True):
+    """A server that answers requests."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://[^/\s?#]+(/[^\s?#]*)?$")]
+    """Base URL; a trailing `/v1` is accepted and dropped."""
+    type: BackendType = BackendType.OPENAI_COMPATIBLE
+    health: Annotated[str, Meta(pattern=r"^/\S*$")] | None = None
+    """Path probed for health in place of the adapter's own; must not generate tokens."""
+    device: Device | None = None
+    slots: Positive | None = None
+    """Requests that the engine computes at once; read from the engine where it tells."""
+    max_in_flight: Positive | None = None
+    """Requests sent to it at once by this replica; further ones go elsewhere or wait."""
+    api_key_env: Name | None = None
+    """Environment variable that holds the backend's own key."""
+    api_key_file: Name | None = None
+    """File that holds the backend's own key."""
+    headers: dict[str, str] = {}
+    """Sent with every request to it."""
+    timeouts: Timeouts = Timeouts()
+    tls: Tls = Tls()
+    probe_interval: Seconds = 5.0
+    vram: Vram | None = None
+
+
+class Target(_Section, frozen=True):
+    """One way to serve a model: a backend, and the model's name there."""
+
+    backend: Name
+    model: Name | None = None
+    """Name at the backend; None means the caller's canonical name."""
+    order: Positive = 1
+    """1 is tried first; a higher order serves while all of the lower ones are out."""
+    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    """Share within its order."""
+    max_in_flight: Positive | None = None
+    weights: Name | None = None
+    """Identity of the weights; embeddings fail over only between targets that declare the same."""
+
+
+class Queue(_Section, frozen=True):
+    """Where requests wait while every target is at its cap."""
+
+    size: NonNegative = 1024
+    deadline: Seconds = 30.0
+
+
+class Model(_Section, frozen=True):
+    """A model that callers may name, and the targets that serve it."""
+
+    targets: Annotated[tuple[Target, ...], Meta(min_length=1)]
+    aliases: tuple[Name, ...] = ()
+    service: Service | None = None
+    """What it does; None means by what its backends are."""
+    policy: Policy = Policy.LEAST_OUTSTANDING
+    rewrite_model: bool = False
+    """True writes the caller's own name into `model` of the answer; False leaves the backend's."""
+    fallbacks: tuple[Name, ...] = ()
+    """Models that serve when no target of this one can."""
+    context_fallback: Name | None = None
+    """Model with a larger context, tried when a backend says that the prompt does not fit."""
+    timeouts: Timeouts = Timeouts()
+    queue: Queue | None = None
+    attempts: Annotated[int, Meta(ge=1, le=10)] | None = None
+
+
+class Route(_Section, frozen=True):
+    """What serves a path when the request names no model of the table."""
+
+    backend: Name
+    rewrite_model: bool = False
+    timeouts: Timeouts = Timeouts()
+
+
+class AutoRule(_Section, frozen=True):
+    """A rule of automatic choice; every condition that is given must hold."""
+
+    name: Name
+    model: Name
+    keywords: tuple[Name, ...] = ()
+    """Any of them as a whole word in the last user message, letter case ignored."""
+    min_chars: NonNegative | None = None
+    """At least this many characters of text in all messages."""
+    max_chars: NonNegative | None = None
+    tools: bool | None = None
+    """Whether the request offers tools."""
+    images: bool | None = None
+    """Whether a message holds an image."""
+    keys: tuple[Name, ...] = ()
+    """Names of the API keys that it applies to."""
+
+
+class Auto(_Section, frozen=True):
+    """Automatic choice of a model (`model` omitted, empty, or `auto`)."""
+
+    default: Name | None = None
+    """Model when no rule holds; None means the first model of the file that chats."""
+    rules: tuple[AutoRule, ...] = ()
+
+
+class KeyLimits(_Section, frozen=True):
+    """What one caller may use; None is unlimited."""
+
+    models: tuple[Name, ...] | None = None
+    """Models it may see and call; a trailing `*` matches a prefix."""
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    concurrency: Positive | None = None
+    priority: Annotated[int, Meta(ge=0, le=9)] = 5
+    """Who leaves the queue first; 9 before 0."""
+
+
+class Key(KeyLimits, frozen=True):
+    """An API key: exactly one of `sha256`, `env`, `file` says which."""
+
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
+    env: Name | None = None
+    file: Name | None = None
+    group: Name | None = None
+    """Worker group whose models it reaches."""
+
+
+class WorkerGroup(_Section, frozen=True):
+    """Workers that share their models, and the keys that reach them."""
+
+    ws_auth_keys_sha256: tuple[str, ...] = ()
+
+
+class Breaker(_Section, frozen=True):
+    """When a target is left alone."""
+
+    failures: Positive = 5
+    """Consecutive failures that open it."""
+    cool_down: Seconds = 30.0
+    """Until the single half-open probe."""
+
+
+class RetryBudget(_Section, frozen=True):
+    """Bound on the attempts beyond a request's first on each target, for the whole gateway."""
+
+    ratio: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    window: Seconds = 10.0
+    minimum_per_second: NonNegative = 10
+
+
+class Limits(_Section, frozen=True):
+    """Bounds that hold for every request."""
+
+    max_body_bytes: Positive = 32 * 1024 * 1024
+    max_upload_bytes: Positive = 512 * 1024 * 1024
+    hold_bytes: Positive = 1024 * 1024
+    """Bytes of an answer that is not streamed held back so that a cut can still fail over."""
+    max_event_bytes: Positive = 8 * 1024 * 1024
+    """Largest server-sent event that is taken for one."""
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    queue: Queue = Queue()
+    breaker: Breaker = Breaker()
+    retry_budget: RetryBudget = RetryBudget()
+    anonymous: KeyLimits = KeyLimits()
+    shutdown_grace: Seconds = 300.0
+    """How long in-flight requests may take after SIGTERM."""
+
+
+class Settings(_Section, frozen=True):
+    """A whole configuration."""
+
+    auth: AuthMode = AuthMode.KEYS
+    backends: dict[Name, Backend] = {}
+    models: dict[Name, Model] = {}
+    routes: dict[Name, Route] = {}
+    auto: Auto = Auto()
+    keys: dict[Name, Key] = {}
+    groups: dict[Name, WorkerGroup] = {}
+    limits: Limits = Limits()
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the tree as plain values, defaults left out; equal trees give equal values."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
