@@ -121,6 +121,8 @@ class Backend(_Section, frozen=True):
     """Requests that the engine computes at once; read from the engine where it tells."""
     max_in_flight: Positive | None = None
     """Requests sent to it at once by this replica; further ones go elsewhere or wait."""
+    max_waiting: NonNegative = 0
+    """Requests in the engine's own queue above which others are asked first."""
     api_key_env: Name | None = None
     """Environment variable that holds the backend's own key."""
     api_key_file: Name | None = None
