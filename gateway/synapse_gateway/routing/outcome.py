@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Outcome(enum.StrEnum):
-    """How an attempt ended. The values are labels of metrics and reasons in `x-synapse-fallback`."""
+    """How an attempt ended; the values are metric labels and reasons in `x-synapse-fallback`."""
 
     OK = "ok"
     # connect
@@ -30,7 +30,7 @@ class Outcome(enum.StrEnum):
     CLIENT_ERROR = "client_error"
     CONTEXT_EXCEEDED = "context_exceeded"
     # before the first content
-    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105 - a reason, not a secret
     ERROR_FIRST = "error_first"
     EMPTY = "empty"
     MALFORMED = "malformed"
@@ -61,8 +61,8 @@ class Rule(NamedTuple):
     status: int = 502
     """What the caller gets when nothing is left to try."""
     nothing_sent: bool = False
-    """Whether the backend cannot have worked on the request, so that the same one may be asked again
-    even if it is the only one."""
+    """Whether the backend cannot have worked on the request, so that the same one may be asked
+    again even if it is the only one."""
     cools_down: bool = False
     """Whether the target is left alone for the time that it asked for."""
     mid_stream: bool = False
@@ -81,11 +81,12 @@ RULES: dict[Outcome, Rule] = {
     Outcome.CONNECT_TIMEOUT: _CONNECT._replace(status=504),
     Outcome.DNS: _CONNECT,
     Outcome.TLS: _CONNECT._replace(status=502),
-    Outcome.THROTTLED: _FAILURE._replace(status=503, cools_down=True),
+    Outcome.THROTTLED: _NEUTRAL._replace(status=503, cools_down=True),
     Outcome.SERVER_ERROR: _FAILURE,
-    Outcome.MISROUTED: _NEUTRAL,
+    Outcome.MISROUTED: _NEUTRAL._replace(status=404),
     Outcome.CREDENTIALS: _NEUTRAL,
-    Outcome.NOT_SUPPORTED: _NEUTRAL._replace(status=501),
+    # 501 follows from what the caller asked of this model, so it must not open the breaker
+    Outcome.NOT_SUPPORTED: _NEUTRAL._replace(status=400),
     Outcome.CLIENT_ERROR: Rule(next_target=False, counts=Counts.NEITHER, status=400),
     Outcome.CONTEXT_EXCEEDED: Rule(next_target=False, counts=Counts.NEITHER, status=400),
     Outcome.FIRST_TOKEN_TIMEOUT: _FAILURE._replace(status=504),
