@@ -1,0 +1,245 @@
+"""One HTTP/1.1 connection to a backend (RFC 9112), driven by callbacks.
+
+The parser is llhttp in its strict mode: both a length and a transfer coding, a bad chunk size or a
+second message behind the first end the connection instead of being guessed at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import TYPE_CHECKING, Protocol, cast
+
+import httptools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Status line and headers of a response; a larger head is malformed."""
+
+Headers = list[tuple[bytes, bytes]]
+"""Names in lower case."""
+
+
+class Broken(enum.Enum):
+    """Why a response will never be whole."""
+
+    STALE = "an idle connection was closed as it was taken; the request was not read"
+    RESET = "closed before the first byte of the response"
+    CUT = "closed within the response"
+    MALFORMED = "not HTTP"
+
+
+class Receiver(Protocol):
+    """What an exchange on a connection calls; nothing is called after `on_end` or `on_broken`."""
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """Take the head of the final response."""
+
+    def on_body(self, data: bytes) -> None:
+        """Take the next bytes of the body, as they arrived."""
+
+    def on_end(self) -> None:
+        """The response is whole."""
+
+    def on_broken(self, why: Broken) -> None:
+        """The response will never be whole."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection, idle or with one request under way.
+
+    Args:
+        on_idle: Called when it can take another request.
+        on_closed: Called when it is gone.
+    """
+
+    __slots__ = (
+        "_finished",
+        "_head_bytes",
+        "_head_complete",
+        "_headers",
+        "_informational",
+        "_keep_alive",
+        "_on_closed",
+        "_on_idle",
+        "_parser",
+        "_poisoned",
+        "_receiver",
+        "_seen",
+        "_transport",
+        "_until_eof",
+        "closed",
+        "idle_since",
+        "used",
+    )
+
+    def __init__(
+        self,
+        on_idle: Callable[[UpstreamConnection], None],
+        on_closed: Callable[[UpstreamConnection], None],
+    ) -> None:
+        self._on_idle = on_idle
+        self._on_closed = on_closed
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set when made
+        self._receiver: Receiver | None = None
+        self.closed = False
+        self.used = False
+        self.idle_since = 0.0
+        self._reset()
+        self._poisoned = False
+        self._headers: Headers = []
+
+    def _reset(self) -> None:
+        self._seen = False
+        self._head_bytes = 0
+        self._head_complete = False
+        self._informational = False
+        self._keep_alive = False
+        self._until_eof = False
+        self._finished = False
+
+    # what an exchange calls
+
+    def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
+        """Send a request; the receiver hears of the response.
+
+        Args:
+            head: Request line and headers, the empty line included.
+            body: As many bytes as the head promises.
+            receiver: Called back until the response has ended in some way.
+        """
+        self._receiver = receiver
+        self._reset()
+        self._headers = []
+        if len(body) < 65536:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way; the receiver hears nothing more."""
+        self._receiver = None
+        self._shut()
+
+    def pause(self) -> None:
+        """Stop reading, so that the backend feels a slow caller."""
+        if not self.closed:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self.closed:
+            self._transport.resume_reading()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; finish the exchange only when nothing follows the response."""
+        if self._receiver is None:
+            self._shut()
+            return
+        self._seen = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._poisoned = True
+        except httptools.HttpParserUpgrade:
+            self._finished = False
+            self._poisoned = True
+        if self._finished:
+            self._finish()
+        elif self._poisoned:
+            self._break(Broken.MALFORMED)
+        elif not self._head_complete:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._break(Broken.MALFORMED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say what that means for the response under way."""
+        self.closed = True
+        receiver = self._receiver
+        if receiver is not None:
+            self._receiver = None
+            if self._head_complete and self._until_eof and exc is None:
+                receiver.on_end()
+            elif self._seen:
+                receiver.on_broken(Broken.CUT)
+            else:
+                receiver.on_broken(Broken.STALE if self.used else Broken.RESET)
+        self._on_closed(self)
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        """Notice a message behind the end of the response."""
+        if self._finished:
+            self._poisoned = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header (or a trailer, which nobody reads)."""
+        if not self._head_complete:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Hand over the head, unless it is an interim response (RFC 9110, 15.2)."""
+        if self._finished:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._informational = True
+            return
+        self._head_complete = True
+        self._keep_alive = self._parser.should_keep_alive()
+        if not self._keep_alive:
+            self._until_eof = not any(
+                name in (b"content-length", b"transfer-encoding") for name, _ in self._headers
+            )
+        if self._receiver is not None:
+            self._receiver.on_head(status, self._headers)
+
+    def on_body(self, body: bytes) -> None:
+        """Hand over a part of the body."""
+        if self._receiver is not None and not self._finished:
+            self._receiver.on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of the response; `data_received` acts on it when the read is parsed."""
+        if self._informational:
+            self._informational = False
+            self._headers = []
+        elif not self._until_eof:
+            self._finished = True
+
+    # endings
+
+    def _finish(self) -> None:
+        receiver = self._receiver
+        self._receiver = None
+        self.used = True
+        if self._keep_alive and not self._poisoned and not self.closed:
+            self._on_idle(self)
+        else:
+            self._shut()
+        if receiver is not None:
+            receiver.on_end()
+
+    def _break(self, why: Broken) -> None:
+        receiver = self._receiver
+        self._receiver = None
+        self._shut()
+        if receiver is not None:
+            receiver.on_broken(why)
+
+    def _shut(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._transport.abort()
