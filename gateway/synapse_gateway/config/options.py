@@ -84,5 +84,6 @@ def parse_log_level(text: str) -> str:
     """
     level = text.upper()
     if level not in LOG_LEVELS:
-        raise ConfigError(f"SYNAPSE_LOG_LEVEL: must be one of {', '.join(LOG_LEVELS)} (got {text!r})")
+        known = ", ".join(LOG_LEVELS)
+        raise ConfigError(f"SYNAPSE_LOG_LEVEL: must be one of {known} (got {text!r})")
     return level

@@ -17,6 +17,12 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+BackendName = Annotated[Name, Meta(extra={"refers_to": "backends"})]
+ModelName = Annotated[Name, Meta(extra={"refers_to": "models"})]
+Digest = Annotated[
+    str,
+    Meta(pattern=r"^[0-9a-f]{64}$", examples=["the output of sha256sum"], extra={"secret": True}),
+]
 
 
 class _Section(
@@ -105,18 +111,24 @@ class Vram(_Section, frozen=True):
     """Video memory of a backend, in bytes."""
 
     awake: NonNegative = 0
+    """While it can answer."""
     asleep: NonNegative = 0
+    """While it sleeps with its weights in main memory."""
 
 
 class Backend(_Section, frozen=True):
     """A server that answers requests."""
 
-    url: Annotated[str, Meta(pattern=r"^https?://[^/\s?#]+(/[^\s?#]*)?$")]
-    """Base URL; a trailing `/v1` is accepted and dropped."""
+    url: Annotated[
+        str, Meta(pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$", examples=["http://vllm:8000"])
+    ]
+    """Base URL; a trailing `/v1` is accepted and dropped. Credentials have no place in it."""
     type: BackendType = BackendType.OPENAI_COMPATIBLE
-    health: Annotated[str, Meta(pattern=r"^/\S*$")] | None = None
+    """Kind of server; decides how it is probed and what it can do."""
+    health: Annotated[str, Meta(pattern=r"^/\S*$", examples=["/health"])] | None = None
     """Path probed for health in place of the adapter's own; must not generate tokens."""
     device: Device | None = None
+    """Where it computes; a CPU gets more time to its first token."""
     slots: Positive | None = None
     """Requests that the engine computes at once; read from the engine where it tells."""
     max_in_flight: Positive | None = None
@@ -130,15 +142,20 @@ class Backend(_Section, frozen=True):
     headers: dict[str, str] = {}
     """Sent with every request to it."""
     timeouts: Timeouts = Timeouts()
+    """Deadlines of its requests, where the model or route names none."""
     tls: Tls = Tls()
+    """How its certificate is checked, where the URL is https."""
     probe_interval: Seconds = 5.0
+    """Time between two looks at its health and load."""
     vram: Vram | None = None
+    """Video memory that it takes; keeps the sum within the card."""
 
 
 class Target(_Section, frozen=True):
     """One way to serve a model: a backend, and the model's name there."""
 
-    backend: Name
+    backend: BackendName
+    """Name of an entry of `backends`."""
     model: Name | None = None
     """Name at the backend; None means the caller's canonical name."""
     order: Positive = 1
@@ -146,6 +163,7 @@ class Target(_Section, frozen=True):
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     """Share within its order."""
     max_in_flight: Positive | None = None
+    """Requests for this model sent to it at once by this replica."""
     weights: Name | None = None
     """Identity of the weights; embeddings fail over only between targets that declare the same."""
 
@@ -154,46 +172,60 @@ class Queue(_Section, frozen=True):
     """Where requests wait while every target is at its cap."""
 
     size: NonNegative = 1024
+    """Requests that may wait; 0 refuses at once."""
     deadline: Seconds = 30.0
+    """How long one may wait before it is answered 503."""
 
 
 class Model(_Section, frozen=True):
     """A model that callers may name, and the targets that serve it."""
 
     targets: Annotated[tuple[Target, ...], Meta(min_length=1)]
+    """Ways to serve it."""
     aliases: tuple[Name, ...] = ()
+    """Further names that mean this model; each belongs to one model only."""
     service: Service | None = None
     """What it does; None means by what its backends are."""
     policy: Policy = Policy.LEAST_OUTSTANDING
+    """How one target is chosen among those of an order."""
     rewrite_model: bool = False
     """True writes the caller's own name into `model` of the answer; False leaves the backend's."""
-    fallbacks: tuple[Name, ...] = ()
+    fallbacks: tuple[ModelName, ...] = ()
     """Models that serve when no target of this one can."""
-    context_fallback: Name | None = None
+    context_fallback: ModelName | None = None
     """Model with a larger context, tried when a backend says that the prompt does not fit."""
     timeouts: Timeouts = Timeouts()
+    """Deadlines of its requests; they win over the backend's."""
     queue: Queue | None = None
+    """Where its requests wait; None means as `limits.queue` says."""
     attempts: Annotated[int, Meta(ge=1, le=10)] | None = None
+    """Attempts of one request at most; None means as `limits.attempts` says."""
 
 
 class Route(_Section, frozen=True):
     """What serves a path when the request names no model of the table."""
 
-    backend: Name
+    backend: BackendName
+    """Name of an entry of `backends`."""
     rewrite_model: bool = False
+    """True writes the caller's own model name into `model` of the answer."""
     timeouts: Timeouts = Timeouts()
+    """Deadlines of its requests; they win over the backend's."""
 
 
 class AutoRule(_Section, frozen=True):
     """A rule of automatic choice; every condition that is given must hold."""
 
     name: Name
+    """What `x-synapse-route` and the log call it."""
     model: Name
+    """Model that it chooses."""
     keywords: tuple[Name, ...] = ()
     """Any of them as a whole word in the last user message, letter case ignored."""
     min_chars: NonNegative | None = None
     """At least this many characters of text in all messages."""
     max_chars: NonNegative | None = None
+    """At most this many characters of text in all messages."""
     tools: bool | None = None
     """Whether the request offers tools."""
     images: bool | None = None
@@ -208,6 +240,7 @@ class Auto(_Section, frozen=True):
     default: Name | None = None
     """Model when no rule holds; None means the first model of the file that chats."""
     rules: tuple[AutoRule, ...] = ()
+    """The first one that holds decides."""
 
 
 class KeyLimits(_Section, frozen=True):
@@ -216,8 +249,11 @@ class KeyLimits(_Section, frozen=True):
     models: tuple[Name, ...] | None = None
     """Models it may see and call; a trailing `*` matches a prefix."""
     requests_per_minute: Positive | None = None
+    """Requests that it may begin in a minute."""
     tokens_per_minute: Positive | None = None
+    """Tokens of prompts and answers together in a minute."""
     concurrency: Positive | None = None
+    """Requests that it may have in flight at once."""
     priority: Annotated[int, Meta(ge=0, le=9)] = 5
     """Who leaves the queue first; 9 before 0."""
 
@@ -225,9 +261,12 @@ class KeyLimits(_Section, frozen=True):
 class Key(KeyLimits, frozen=True):
     """An API key: exactly one of `sha256`, `env`, `file` says which."""
 
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Digest | None = None
+    """SHA-256 of the key, 64 digits of lower-case hex."""
     env: Name | None = None
+    """Environment variable that holds the key."""
     file: Name | None = None
+    """File that holds the key; relative to the configuration file."""
     group: Name | None = None
     """Worker group whose models it reaches."""
 
@@ -235,7 +274,8 @@ class Key(KeyLimits, frozen=True):
 class WorkerGroup(_Section, frozen=True):
     """Workers that share their models, and the keys that reach them."""
 
-    ws_auth_keys_sha256: tuple[str, ...] = ()
+    ws_auth_keys_sha256: tuple[Digest, ...] = ()
+    """SHA-256 of each key that lets a worker join."""
 
 
 class Breaker(_Section, frozen=True):
@@ -251,24 +291,34 @@ class RetryBudget(_Section, frozen=True):
     """Bound on the attempts beyond a request's first on each target, for the whole gateway."""
 
     ratio: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    """Further attempts for each request of the window."""
     window: Seconds = 10.0
+    """How far back requests count."""
     minimum_per_second: NonNegative = 10
+    """Further attempts that are always allowed."""
 
 
 class Limits(_Section, frozen=True):
     """Bounds that hold for every request."""
 
     max_body_bytes: Positive = 32 * 1024 * 1024
+    """Largest JSON body."""
     max_upload_bytes: Positive = 512 * 1024 * 1024
+    """Largest multipart body (audio files)."""
     hold_bytes: Positive = 1024 * 1024
     """Bytes of an answer that is not streamed held back so that a cut can still fail over."""
     max_event_bytes: Positive = 8 * 1024 * 1024
     """Largest server-sent event that is taken for one."""
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    """Attempts of one request at most."""
     queue: Queue = Queue()
+    """Where requests wait while every target is at its cap."""
     breaker: Breaker = Breaker()
+    """When a target is left alone."""
     retry_budget: RetryBudget = RetryBudget()
+    """Bound on repeated attempts, for the whole gateway."""
     anonymous: KeyLimits = KeyLimits()
+    """What callers without a key may use, all of them together."""
     shutdown_grace: Seconds = 300.0
     """How long in-flight requests may take after SIGTERM."""
 
@@ -277,13 +327,23 @@ class Settings(_Section, frozen=True):
     """A whole configuration."""
 
     auth: AuthMode = AuthMode.KEYS
+    """Who may call."""
     backends: dict[Name, Backend] = {}
+    """Servers, by a name of your choice."""
     models: dict[Name, Model] = {}
+    """Models, by the name that callers use; those that only a backend lists are served as well."""
     routes: dict[Name, Route] = {}
+    """Backends by path (`/v1/embeddings`) or prefix (`tts/*`); the backend's name alone will do."""
     auto: Auto = Auto()
+    """Automatic choice of a model."""
     keys: dict[Name, Key] = {}
+    """API keys, by a name that logs and metrics may show."""
     groups: dict[Name, WorkerGroup] = {}
+    """Groups of workers."""
+    groups_file: Name | None = None
+    """Worker group file whose groups and keys are added; relative to the configuration file."""
     limits: Limits = Limits()
+    """Bounds that hold for every request."""
 
     def as_plain(self) -> dict[str, Any]:
         """Return the tree as plain values, defaults left out; equal trees give equal values."""
