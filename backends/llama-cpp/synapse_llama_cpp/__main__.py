@@ -88,12 +88,14 @@ def _serve(options: argparse.Namespace) -> "object":
 
 
 def requests_in_progress(metrics: str) -> int:
-    """Requests running or waiting, from llama.cpp's metrics page.
+    r"""Requests running or waiting, from llama.cpp's metrics page.
 
-    >>> requests_in_progress("llamacpp:requests_processing 2\\nllamacpp:requests_deferred 1")
+    >>> requests_in_progress("llamacpp:requests_processing 2\nllamacpp:requests_deferred 1")
     3
     """
-    found = re.findall(r"^llamacpp:requests_(?:processing|deferred) ([0-9.e+]+)", metrics, re.M)
+    found = re.findall(
+        r"^llamacpp:requests_(?:processing|deferred) ([0-9.e+]+)", metrics, re.MULTILINE
+    )
     return sum(int(float(value)) for value in found)
 
 

@@ -66,9 +66,7 @@ def minilm_file_name() -> str:
     try:
         writer = importlib.metadata.version("gguf")
     except importlib.metadata.PackageNotFoundError as error:
-        raise StartError(
-            "the package gguf is not installed; install locks/embedded.txt"
-        ) from error
+        raise StartError("the package gguf is not installed; install locks/embedded.txt") from error
     return f"all-minilm-l6-v2-{weights}-gguf{writer}-q8_0.gguf"
 
 

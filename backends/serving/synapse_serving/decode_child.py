@@ -1,0 +1,189 @@
+"""Decodes one untrusted audio file in a process that can do nothing else.
+
+Run by :mod:`synapse_serving.audio_input`, never imported by it. The file comes as standard input,
+the samples leave as standard output (32-bit little-endian float, mono), and one JSON object as the
+last line of standard error: ``{"seconds", "codec"}``, or ``{"error", "status"}``.
+
+The limits are the kernel's (setrlimit(2)), taken before the first byte is read: memory, CPU time,
+no file may be written, no further process started. FFmpeg opens nothing by name, so that a
+playlist inside a file reaches neither the network nor other files.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import sys
+from typing import Any, NoReturn
+
+# Containers that carry sound. Playlists, image sequences and devices are not among them.
+FORMATS = (
+    "wav,w64,aiff,au,caf,flac,mp3,aac,ac3,amr,ogg,matroska,webm,"
+    "mov,mp4,m4a,3gp,3g2,mj2,asf,ape,wv,tta"
+)
+MAX_CHANNELS = 8
+MIN_RATE, MAX_RATE = 1_000, 384_000
+
+
+class RefusedError(Exception):
+    """The file is refused; ``status`` is the HTTP status that says so."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def limit_process(memory: int, cpu_seconds: int) -> None:
+    """Have the kernel end this process when it takes more than it was given.
+
+    Args:
+        memory: Bytes of address space.
+        cpu_seconds: Seconds of CPU time.
+    """
+    # macOS refuses RLIMIT_AS; the limits on output and time still hold there.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def refuse_other_files(*_: object) -> NoReturn:
+    """Stands for opening anything that a file names."""
+    raise RefusedError("the file refers to other files", 415)
+
+
+def open_audio(source: Any) -> tuple[Any, Any]:
+    """The container in ``source`` and its first audio stream.
+
+    Raises:
+        RefusedError: When it is not an audio file, has video, or is out of bounds.
+    """
+    import av  # noqa: PLC0415 - the limits must hold before FFmpeg is loaded
+
+    try:
+        container = av.open(
+            source,
+            io_open=refuse_other_files,
+            options={"format_whitelist": FORMATS},
+            metadata_errors="replace",
+        )
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise RefusedError("the file is not a known audio format", 415) from error
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            raise RefusedError("the file holds video; send its sound alone", 415)
+    if not container.streams.audio:
+        raise RefusedError("the file holds no sound", 415)
+    stream = container.streams.audio[0]
+    if not 1 <= stream.channels <= MAX_CHANNELS:
+        raise RefusedError(f"the file has {stream.channels} channels; at most {MAX_CHANNELS}", 400)
+    if not MIN_RATE <= stream.rate <= MAX_RATE:
+        raise RefusedError(f"the file's sample rate is {stream.rate} Hz; at most {MAX_RATE}", 400)
+    return container, stream
+
+
+def promised_seconds(container: Any, stream: Any) -> float:
+    """Seconds that the file's header says it lasts, 0 where it does not say."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1_000_000 if container.duration else 0.0
+
+
+class Decoder:
+    """Writes a stream's samples, resampled and mixed to mono, until its end or its limit."""
+
+    def __init__(self, rate: int, max_seconds: float, sink: Any) -> None:
+        """Samples at ``rate`` Hz go to ``sink``, at most ``max_seconds`` of them."""
+        import av  # noqa: PLC0415 - see open_audio
+
+        self._errors = (av.InvalidDataError, av.EOFError)
+        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        self._max = int(max_seconds * rate)
+        self._rate = rate
+        self._sink = sink
+        self.samples = 0
+        self.packets = 0
+        self.broken = 0
+
+    def run(self, container: Any, stream: Any) -> None:
+        """Decode everything.
+
+        Raises:
+            RefusedError: When it lasts longer than allowed.
+        """
+        try:
+            for packet in container.demux(stream):
+                self._packet(packet)
+        except self._errors:
+            self.broken += 1
+        self._write(self._resampler.resample(None))
+
+    def _packet(self, packet: Any) -> None:
+        self.packets += 1
+        try:
+            frames = packet.decode()
+        except self._errors:
+            self.broken += 1
+            return
+        for frame in frames:
+            self._write(self._resampler.resample(frame))
+
+    def _write(self, frames: list[Any]) -> None:
+        for frame in frames:
+            self.samples += frame.samples
+            if self.samples > self._max:
+                longest = self._max / self._rate
+                raise RefusedError(f"the audio lasts longer than {longest:g} s", 413)
+            self._sink.write(memoryview(frame.planes[0])[: frame.samples * 4])
+
+
+def decode(source: Any, sink: Any, rate: int, max_seconds: float) -> dict[str, Any]:
+    """Decode ``source`` into ``sink``; what it was.
+
+    Raises:
+        RefusedError: When the file is not whole, sound audio within the limits.
+    """
+    container, stream = open_audio(source)
+    promised = promised_seconds(container, stream)
+    if promised > max_seconds * 1.5:
+        raise RefusedError(f"the audio lasts longer than {max_seconds:g} s", 413)
+    decoder = Decoder(rate, max_seconds, sink)
+    decoder.run(container, stream)
+    sink.flush()
+    seconds = decoder.samples / rate
+    if seconds == 0:
+        raise RefusedError("the file holds no sound that can be decoded", 400)
+    if decoder.broken > max(3, decoder.packets // 10):
+        raise RefusedError("the file is damaged", 400)
+    # Resampling and codec delay shift the end by some milliseconds.
+    if promised and seconds < promised * 0.98 - 0.5:
+        raise RefusedError(
+            f"the file ends early: {seconds:.1f} s of the {promised:.1f} s that it promises", 400
+        )
+    return {"seconds": seconds, "codec": stream.codec_context.name}
+
+
+def main() -> int:
+    """Decode standard input to standard output."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=int, required=True)
+    parser.add_argument("--max-seconds", type=float, required=True)
+    parser.add_argument("--memory", type=int, required=True)
+    parser.add_argument("--cpu-seconds", type=int, required=True)
+    options = parser.parse_args()
+    limit_process(options.memory, options.cpu_seconds)
+    try:
+        with os.fdopen(0, "rb") as source, os.fdopen(1, "wb", closefd=False) as sink:
+            report = decode(source, sink, options.rate, options.max_seconds)
+    except RefusedError as error:
+        report = {"error": str(error), "status": error.status}
+    except MemoryError:
+        report = {"error": "decoding the file takes too much memory", "status": 413}
+    sys.stderr.write(json.dumps(report) + "\n")
+    return 1 if "error" in report else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Starts a server and stops it gracefully."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import disable_created_metrics
+
+from .options import Options
+
+
+class StartError(Exception):
+    """The server cannot start; the message is a sentence for the person who started it."""
+
+
+def forbid_network() -> None:
+    """Have model libraries look at local files only. Call it before they are imported."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        StartError: When the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    bound.set_inheritable(False)
+    return bound
+
+
+def run(name: str, options: Options, make_app: Callable[[], FastAPI]) -> int:
+    """Serve the application until SIGTERM or SIGINT; returns the exit code.
+
+    At SIGTERM the socket closes, requests in flight have ``options.grace`` seconds to end, and
+    ``/readyz`` on connections still open answers 503.
+    """
+    logging.basicConfig(
+        level=os.environ.get("SYNAPSE_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    forbid_network()
+    try:
+        bound = listen(options.host, options.port)
+        app = make_app()
+    except StartError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 1
+    host, port = bound.getsockname()[:2]
+    sys.stdout.write(f"listening on http://{host}:{port}\n")
+    sys.stdout.flush()
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=int(options.grace),
+        lifespan="on",
+    )
+    server = uvicorn.Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    app.state.serving.stop = stop
+    # uvicorn raises the signal again once it has stopped; a stop that was asked for is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    with bound:
+        server.run(sockets=[bound])
+    return 0 if server.started and app.state.serving.status != "failed" else 1
