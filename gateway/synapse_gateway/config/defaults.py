@@ -34,6 +34,7 @@ class ResolvedTimeouts(msgspec.Struct, frozen=True):
 
     connect: float
     first_token: float
+    first_byte: float
     between_tokens: float
     overall: float
 
@@ -60,9 +61,11 @@ def effective_timeouts(
         "overall": OVERALL[service],
     }
     for override in reversed(overrides):
-        for name in values:
+        for name in ResolvedTimeouts.__struct_fields__:
             value = getattr(override, name)
             if value is not UNSET:
                 values[name] = value
     overall = values["overall"]
+    # half of it, so that there is time for another target
+    values.setdefault("first_byte", overall / 2)
     return ResolvedTimeouts(**{name: min(value, overall) for name, value in values.items()})

@@ -72,6 +72,10 @@ class Findings:
         """Note something that works, but hardly as it was meant."""
         self._warnings.append(Finding(place, message))
 
+    def told(self, place: Place) -> bool:
+        """Say whether an error was noted of exactly this value."""
+        return any(error.place == place for error in self._errors)
+
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """The warnings so far, by file and line."""

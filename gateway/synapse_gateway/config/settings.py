@@ -17,11 +17,24 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Url = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$",
+        extra={"wish": "an http or https URL without credentials, such as http://vllm:8000"},
+    ),
+]
+UrlPath = Annotated[
+    str, Meta(pattern=r"^/[^\s#]*$", extra={"wish": "an absolute path, such as /health"})
+]
 BackendName = Annotated[Name, Meta(extra={"refers_to": "backends"})]
 ModelName = Annotated[Name, Meta(extra={"refers_to": "models"})]
 Digest = Annotated[
     str,
-    Meta(pattern=r"^[0-9a-f]{64}$", examples=["the output of sha256sum"], extra={"secret": True}),
+    Meta(
+        pattern=r"^[0-9a-f]{64}$",
+        extra={"wish": "64 digits of lower-case hex, as sha256sum prints them", "secret": True},
+    ),
 ]
 
 
@@ -89,7 +102,10 @@ class Timeouts(_Section, frozen=True):
     connect: Seconds | UnsetType = UNSET
     """Until the connection to a backend stands (TLS included)."""
     first_token: Seconds | UnsetType = UNSET
-    """From sending the request to the first real content of the answer."""
+    """From sending the request to the first real content of a streamed answer."""
+    first_byte: Seconds | UnsetType = UNSET
+    """From sending the request to the first byte of an answer that is not streamed: a backend
+    sends it when all of it is made, so it is long."""
     between_tokens: Seconds | UnsetType = UNSET
     """Between two reads of a stream that has begun."""
     overall: Seconds | UnsetType = UNSET
@@ -119,13 +135,11 @@ class Vram(_Section, frozen=True):
 class Backend(_Section, frozen=True):
     """A server that answers requests."""
 
-    url: Annotated[
-        str, Meta(pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$", examples=["http://vllm:8000"])
-    ]
+    url: Url
     """Base URL; a trailing `/v1` is accepted and dropped. Credentials have no place in it."""
     type: BackendType = BackendType.OPENAI_COMPATIBLE
     """Kind of server; decides how it is probed and what it can do."""
-    health: Annotated[str, Meta(pattern=r"^/\S*$", examples=["/health"])] | None = None
+    health: UrlPath | None = None
     """Path probed for health in place of the adapter's own; must not generate tokens."""
     device: Device | None = None
     """Where it computes; a CPU gets more time to its first token."""
@@ -347,5 +361,23 @@ class Settings(_Section, frozen=True):
 
     def as_plain(self) -> dict[str, Any]:
         """Return the tree as plain values, defaults left out; equal trees give equal values."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
+        plain: dict[str, Any] = _plain(self)
         return plain
+
+
+def _plain(value: Any) -> Any:
+    """Take a tree apart; unlike `omit_defaults`, this compares with defaults by value."""
+    if isinstance(value, msgspec.Struct):
+        fields = ((field, getattr(value, field.name)) for field in msgspec.structs.fields(value))
+        return {field.name: _plain(each) for field, each in fields if each != _default(field)}
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default

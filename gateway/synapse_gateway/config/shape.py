@@ -1,9 +1,9 @@
 """Checks a tree of nodes against a struct type, and says everything that does not fit.
 
 `msgspec` itself stops at the first fault and knows no lines, so this walks its description of
-the type (`msgspec.inspect`). A field may say more in `Meta`: the first of its `examples` is shown
-beside a fault, and of `extra`
+the type (`msgspec.inspect`). A field may say more in `Meta(extra=...)`:
 
+- `wish` says what the field's pattern means;
 - `refers_to` names the top-level section that must have an entry of this name;
 - `secret` keeps the value out of every message.
 """
@@ -40,13 +40,15 @@ class Places(msgspec.Struct, frozen=True):
     """Where every value of a configuration was written, refused values included."""
 
     by_path: dict[tuple[str | int, ...], Place]
+    """By the path in `Settings`; a place has the path in the file that it was written in."""
 
     def at(self, *path: str | int) -> Place:
-        """Return where a value was written, or else what is nearest around it."""
+        """Return where a value was written, or else a place in the nearest thing around it."""
         end = len(path)
         while path[:end] not in self.by_path:
             end -= 1
-        return msgspec.structs.replace(self.by_path[path[:end]], path=path)
+        around = self.by_path[path[:end]]
+        return around.at(around.line, *path[end:])
 
 
 def shape(
@@ -72,7 +74,7 @@ class _Slot(msgspec.Struct, frozen=True):
     """Where a value stands, and what its field says of it."""
 
     place: Place
-    example: str | None = None
+    wish: str | None = None
     refers_to: str | None = None
     secret: bool = False
 
@@ -106,8 +108,7 @@ class _Walk:
             (kind,) = (each for each in kind.types if not isinstance(each, inspect.NoneType))
         slot = _Slot(place)
         if isinstance(kind, inspect.Metadata):
-            examples = (kind.extra_json_schema or {}).get("examples", (None,))
-            slot = _Slot(place, example=examples[0], **(kind.extra or {}))
+            slot = _Slot(place, **(kind.extra or {}))
             kind = kind.type
         return self._shapes[type(kind)](node, kind, slot)
 
@@ -121,8 +122,6 @@ class _Walk:
                 self._findings.error(place, f"unknown {noun} {name!r}; {suggest(name, known)}")
 
     def _refuse(self, node: Node, slot: _Slot, wish: str) -> Any:
-        if slot.example is not None:
-            wish += f", such as {slot.example}"
         got = "" if slot.secret else f" (got {_describe(node)})"
         self._findings.error(slot.place, f"must be {wish}{got}")
         return _BAD
@@ -195,7 +194,7 @@ class _Walk:
         elif kind.max_length and len(text) > kind.max_length:
             wish = f"at most {kind.max_length} characters long"
         elif kind.pattern and not re.search(kind.pattern, text):
-            wish = "of the right form" if slot.example else f"of the form {kind.pattern}"
+            wish = slot.wish or f"of the form {kind.pattern}"
         if wish:
             self._refuse(node, slot, wish)
         return not wish
