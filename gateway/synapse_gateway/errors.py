@@ -24,6 +24,8 @@ SynapseError
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SynapseError(Exception):
     """Base of all errors of the gateway."""
@@ -62,6 +64,15 @@ class RequestError(SynapseError):
         self.param = param
         self.code = code if code is not None else self.default_code
         self.retry_after = retry_after
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the value of `error` in an OpenAI error object."""
+        return {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }
 
 
 class InvalidRequest(RequestError):

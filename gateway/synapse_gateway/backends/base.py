@@ -32,6 +32,10 @@ class Refusal(enum.StrEnum):
     CONTEXT_EXCEEDED = "context_exceeded"
     CREDENTIALS = "credentials"
     OVERLOADED = "overloaded"
+    INVALID_REQUEST = "invalid_request"
+    """The request's own fault, whatever the status says."""
+    NOT_SUPPORTED = "not_supported"
+    """The model cannot do this kind of request."""
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -369,7 +369,11 @@ def _plain(value: Any) -> Any:
     """Take a tree apart; unlike `omit_defaults`, this compares with defaults by value."""
     if isinstance(value, msgspec.Struct):
         fields = ((field, getattr(value, field.name)) for field in msgspec.structs.fields(value))
-        return {field.name: _plain(each) for field, each in fields if each != _default(field)}
+        return {
+            field.name: _plain(each)
+            for field, each in fields
+            if each is not UNSET and each != _default(field)
+        }
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, tuple):

@@ -125,6 +125,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = None
         self._shut()
 
+    def leave(self) -> None:
+        """Give up what is under way; a connection whose answer was read whole stays open."""
+        if self._receiver is not None:
+            self.abort()
+
     def pause(self) -> None:
         """Stop reading, so that the backend feels a slow caller."""
         if not self.closed:

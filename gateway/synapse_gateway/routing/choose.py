@@ -33,6 +33,8 @@ class Choice(NamedTuple):
     candidate: Candidate | None
     skipped: str
     """Why the first order does not serve; empty if it does, or if it was already tried."""
+    full: bool
+    """Whether a candidate that was not tried is only at its cap."""
     retry_at: float
     """Monotonic seconds when something that is out now may be back; 0.0 if only a freed place or a
     probe can tell."""
@@ -82,6 +84,7 @@ def choose(
     reserves: list[Candidate] = []
     last_resort: list[Candidate] = []
     retry_at = 0.0
+    full = False
     for position, order in enumerate(plan.orders):
         free = []
         for candidate in order:
@@ -97,26 +100,28 @@ def choose(
                 reserves.append(candidate)
             elif reason == "down":
                 last_resort.append(candidate)
+            elif reason == "at_capacity":
+                full = True
             else:
-                retry_at = _earlier(retry_at, _back_at(candidate, now))
+                retry_at = _earlier(retry_at, back_at(candidate, now))
         if free:
             use_hash = session or plan.policy is Policy.PREFIX_AFFINITY
             chosen = _within(free, affinity if use_hash else None)
-            return Choice(chosen, skipped if position else "", 0.0)
+            return Choice(chosen, skipped if position else "", full=False, retry_at=0.0)
     for rest in (reserves, last_resort):
         if rest:
             lowest = min(candidate.order for candidate in rest)
             chosen = _within([c for c in rest if c.order == lowest], None)
             first = plan.orders[0]
-            return Choice(chosen, "" if chosen in first else skipped, 0.0)
-    return Choice(None, skipped, retry_at)
+            return Choice(chosen, "" if chosen in first else skipped, full=False, retry_at=0.0)
+    return Choice(None, skipped, full, retry_at)
 
 
 def _earlier(a: float, b: float) -> float:
     return min(a, b) if a and b else a or b
 
 
-def _back_at(candidate: Candidate, now: float) -> float:
+def back_at(candidate: Candidate, now: float) -> float:
     """Return when a candidate that is out comes back by itself, 0.0 if it does not."""
     state = candidate.state
     if state.breaker.state is BreakerState.OPEN and state.breaker.open_until > now:

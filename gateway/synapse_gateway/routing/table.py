@@ -102,7 +102,7 @@ class ModelRoute:
         for target, state in pairs:
             backend = state.backend.config
             timeouts = effective_timeouts(
-                service, backend.device, backend.timeouts, self.config.timeouts
+                service, backend.device, self.config.timeouts, backend.timeouts
             )
             orders.setdefault(target.order, []).append(Candidate(state, target, timeouts))
         ranked = tuple(tuple(orders[order]) for order in sorted(orders))

@@ -1,0 +1,338 @@
+"""One attempt: a request on one connection, from sending it to the end of the answer.
+
+The head is held back until there is real content, so an attempt that fails before can be followed
+by another unseen. Everything here runs in callbacks of the connection, so a chunk is on its way to
+the caller before any task wakes; the exchange only waits for `done`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import TYPE_CHECKING
+
+from synapse_gateway.proxy.connection import Broken
+from synapse_gateway.proxy.events import EventCutter, LineCutter
+from synapse_gateway.proxy.readers import StreamReader, WholeBody
+from synapse_gateway.routing.outcome import Outcome, of_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from synapse_gateway.config.defaults import ResolvedTimeouts
+    from synapse_gateway.config.settings import Limits
+    from synapse_gateway.proxy.caller import Caller
+    from synapse_gateway.proxy.connection import Headers, UpstreamConnection
+    from synapse_gateway.proxy.request import ProxyRequest
+    from synapse_gateway.telemetry.record import AttemptRecord
+
+MAX_ERROR_BYTES = 64 * 1024
+"""Bytes of an error answer that are kept."""
+
+PASSED_ON = frozenset(
+    {
+        b"content-type",
+        b"content-encoding",
+        b"content-language",
+        b"content-disposition",
+        b"cache-control",
+        b"request-id",
+        b"openai-processing-ms",
+    }
+)
+"""Headers of a backend that the caller sees: none of them tells where the backend is."""
+
+
+_STREAMED = frozenset({b"text/event-stream", b"application/x-ndjson"})
+
+
+class _Phase(enum.Enum):
+    HEAD = 0
+    REFUSED = 1
+    """An error answer is being collected."""
+    STREAM = 2
+    WHOLE = 3
+    """The body is held until it is whole."""
+    OPAQUE = 4
+    """The body is passed on as it is."""
+
+
+class Attempt:
+    """Receives the answer of one backend.
+
+    Args:
+        request: What is asked.
+        caller: Who gets the answer.
+        record: Filled as things happen.
+        timeouts: Deadlines of this attempt.
+        limits: Bounds.
+        head: Makes the headers that go on the answer in front of the backend's.
+    """
+
+    def __init__(
+        self,
+        request: ProxyRequest,
+        caller: Caller,
+        record: AttemptRecord,
+        timeouts: ResolvedTimeouts,
+        limits: Limits,
+        head: Callable[[], Headers],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[Outcome] = self._loop.create_future()
+        self._request = request
+        self._caller = caller
+        self._record = record
+        self._timeouts = timeouts
+        self._limits = limits
+        self._head = head
+        self._connection: UpstreamConnection | None = None
+        self._phase = _Phase.HEAD
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._paused = False
+        self._last = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.committed = False
+        """Whether the caller has seen the head."""
+        self.reader: StreamReader | None = None
+        self.status = 0
+        self.headers: Headers = []
+        self.stale = False
+        """Whether an idle connection turned out to be dead; nothing was asked then."""
+
+    @property
+    def body(self) -> bytes:
+        """What was held back: an error answer, for one."""
+        return b"".join(self._held)
+
+    def begin(self, connection: UpstreamConnection, head: bytes, body: bytes) -> None:
+        """Send the request."""
+        self._connection = connection
+        self._last = self._loop.time()
+        self._caller.on_flow(self._pause, self._resume)
+        connection.send(head, body, self)
+        if not self.done.done():
+            self._timer = self._loop.call_at(self._due(), self._on_timer)
+
+    def abandon(self) -> None:
+        """Cancel the request at the backend: the caller has gone."""
+        self._settle(Outcome.CALLER_LEFT)
+
+    # the connection's callbacks
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """Decide how the body is read."""
+        self._record.head = self._loop.time()
+        self._record.status = self.status = status
+        self.headers = headers
+        if status >= 400:
+            self._phase = _Phase.REFUSED
+            return
+        kind = b""
+        for name, value in headers:
+            if name == b"content-type":
+                kind = value.partition(b";")[0].strip().lower()
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                self._phase = _Phase.OPAQUE
+                return
+        self._phase = self._phase_of(kind)
+
+    def _phase_of(self, kind: bytes) -> _Phase:
+        handling = self._request.handling
+        if kind in _STREAMED:
+            if handling.dialect is None:
+                return _Phase.OPAQUE
+            dialect = handling.dialect()
+            if self._request.reader is not None:
+                self.reader = self._request.reader(dialect)
+            else:
+                cutter = EventCutter if kind == b"text/event-stream" else LineCutter
+                self.reader = StreamReader(
+                    cutter(self._limits.max_event_bytes),
+                    dialect,
+                    strip_usage=self._request.strip_usage,
+                )
+            return _Phase.STREAM
+        if handling.expects_json or kind == b"application/json":
+            return _Phase.WHOLE
+        return _Phase.OPAQUE
+
+    def on_body(self, data: bytes) -> None:
+        """Take a part of the body."""
+        self._last = self._loop.time()
+        if self._phase is _Phase.STREAM:
+            self._on_stream(data)
+        elif self.committed:
+            self._record_bytes(data)
+            self._caller.write(data)
+        else:
+            self._hold(data)
+            if self._phase is _Phase.REFUSED:
+                if self._held_bytes > MAX_ERROR_BYTES:
+                    self._settle(of_status(self.status))
+            elif self._phase is _Phase.OPAQUE or (
+                self._held_bytes > self._limits.hold_bytes and self._request.whole is None
+            ):
+                self._phase = _Phase.OPAQUE
+                self._commit()
+
+    def _on_stream(self, data: bytes) -> None:
+        reader = self.reader
+        assert reader is not None  # noqa: S101 - the phase says so
+        out = reader.feed(data)
+        if self.committed:
+            if out:
+                self._record_bytes(out)
+                self._caller.write(out)
+        elif out:
+            self._hold(out)
+        if reader.failure is not None:
+            self._settle(self._failure_of(reader.failure))
+        elif reader.content and not self.committed:
+            self._commit()
+        elif self._held_bytes > self._limits.max_event_bytes:
+            self._settle(Outcome.MALFORMED)
+
+    def on_end(self) -> None:
+        """Take the end of a whole answer."""
+        if self._phase is _Phase.STREAM:
+            self._end_stream()
+        elif self._phase is _Phase.REFUSED:
+            self._settle(of_status(self.status))
+        elif self.committed:
+            self._caller.finish()
+            self._settle(Outcome.OK)
+        else:
+            self._end_whole()
+
+    def _end_stream(self) -> None:
+        reader = self.reader
+        assert reader is not None  # noqa: S101 - the phase says so
+        rest = reader.end()
+        if reader.failure is not None:
+            self._settle(Outcome.CUT if self.committed else Outcome.EMPTY)
+            return
+        if not self.committed:
+            self._commit()
+        if rest:
+            self._caller.write(rest)
+        self._caller.finish()
+        self._settle(Outcome.OK)
+
+    def _end_whole(self) -> None:
+        body = self.body
+        request = self._request
+        record = request.record
+        if self._phase is _Phase.WHOLE and self.status != 204:
+            whole = WholeBody(body)
+            if whole.failure is not None:
+                self._settle(whole.failure)
+                return
+            record.tokens_in = whole.tokens_in
+            record.tokens_out = whole.tokens_out
+            if request.whole is not None:
+                body = request.whole(body)
+        now = self._loop.time()
+        self._record.first_content = record.first_content = now
+        record.bytes_out = len(body)
+        self.committed = True
+        self._caller.whole(self.status, self._answer_headers(), body)
+        self._settle(Outcome.OK)
+
+    def on_broken(self, why: Broken) -> None:
+        """Take the news that the answer will never be whole."""
+        if self._phase is _Phase.REFUSED:
+            # the status is what the backend had to say; the rest of its page does not matter
+            self._settle(of_status(self.status))
+        elif self.committed:
+            self._settle(Outcome.CUT)
+        elif why is Broken.MALFORMED:
+            self._settle(Outcome.MALFORMED)
+        else:
+            self.stale = why is Broken.STALE
+            self._settle(Outcome.RESET if self._phase is _Phase.HEAD else Outcome.EMPTY)
+
+    # inside
+
+    def _failure_of(self, failure: Outcome) -> Outcome:
+        if self.committed:
+            return failure
+        return Outcome.ERROR_FIRST if failure is Outcome.ERROR_EVENT else Outcome.MALFORMED
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+
+    def _record_bytes(self, data: bytes) -> None:
+        self._request.record.bytes_out += len(data)
+
+    def _commit(self) -> None:
+        now = self._loop.time()
+        self._record.first_content = self._request.record.first_content = now
+        self.committed = True
+        body = self.body
+        self._held = []
+        self._request.record.bytes_out = len(body)
+        length = None
+        if self._phase is _Phase.OPAQUE:
+            for name, value in self.headers:
+                if name == b"content-length":
+                    length = int(value)
+        self._caller.start(self.status, self._answer_headers(), length, body)
+
+    def _answer_headers(self) -> Headers:
+        headers = self._head()
+        headers.extend(pair for pair in self.headers if pair[0] in PASSED_ON)
+        return headers
+
+    def _pause(self) -> None:
+        if not self._paused and self._connection is not None and not self.done.done():
+            self._paused = True
+            self._connection.pause()
+
+    def _resume(self) -> None:
+        if self._paused and self._connection is not None and not self.done.done():
+            self._paused = False
+            self._last = self._loop.time()
+            self._connection.resume()
+
+    def _due(self) -> float:
+        """Return when the next deadline is over, as things stand."""
+        timeouts = self._timeouts
+        if self._paused:
+            # a slow caller is no slow backend
+            return self._request.deadline
+        if self.committed:
+            due = self._last + timeouts.between_tokens
+        elif self._request.stream:
+            due = self._record.started + timeouts.first_token
+        else:
+            due = self._record.started + timeouts.first_byte
+            if self._held_bytes:
+                due = self._last + timeouts.between_tokens
+        return min(due, self._request.deadline)
+
+    def _on_timer(self) -> None:
+        # deadlines move with every chunk: looking again when one may be over is cheaper than
+        # setting a timer each time
+        now = self._loop.time()
+        due = self._due()
+        if now < due:
+            self._timer = self._loop.call_at(due, self._on_timer)
+        elif now >= self._request.deadline:
+            self._settle(Outcome.DEADLINE)
+        elif self.committed:
+            self._settle(Outcome.STALLED)
+        else:
+            self._settle(Outcome.FIRST_TOKEN_TIMEOUT)
+
+    def _settle(self, outcome: Outcome) -> None:
+        if self.done.done():
+            return
+        self._record.ended = self._loop.time()
+        if self._timer is not None:
+            self._timer.cancel()
+        if outcome is not Outcome.OK and self._connection is not None:
+            self._connection.leave()
+        self.done.set_result(outcome)

@@ -1,0 +1,41 @@
+"""The caller's side of an exchange, as the proxy sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from synapse_gateway.proxy.connection import Headers
+
+
+class Caller(Protocol):
+    """Takes an answer in parts or whole; never called again after an ending."""
+
+    def start(self, status: int, headers: Headers, length: int | None, first: bytes) -> None:
+        """Send the head and the first bytes of the body.
+
+        Args:
+            status: HTTP status.
+            headers: Without length and transfer coding.
+            length: Bytes of the whole body; None sends it chunked.
+            first: Bytes that are sent with the head.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the body as a chunk of their own."""
+
+    def finish(self) -> None:
+        """End the body properly."""
+
+    def break_off(self) -> None:
+        """End the body so that it cannot be taken for a whole one."""
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+
+    def on_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """Say whom to tell that the caller reads slower than it is written to, and that he has
+        caught up.
+        """

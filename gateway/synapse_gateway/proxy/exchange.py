@@ -1,0 +1,430 @@
+"""A request from its plan to its last byte: choose, attempt, fail over, account.
+
+This is the design's failover table at work; what each outcome leads to is in `routing.outcome`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from synapse_gateway import errors
+from synapse_gateway.backends.base import Refusal
+from synapse_gateway.proxy.attempt import PASSED_ON, Attempt
+from synapse_gateway.proxy.pool import ConnectFailed
+from synapse_gateway.proxy.waiting import QueueFull
+from synapse_gateway.routing.choose import back_at, choose
+from synapse_gateway.routing.outcome import RULES, Counts, Outcome
+from synapse_gateway.telemetry.record import AttemptRecord
+
+if TYPE_CHECKING:
+    from synapse_gateway.config.settings import Limits
+    from synapse_gateway.proxy.caller import Caller
+    from synapse_gateway.proxy.connection import Headers
+    from synapse_gateway.proxy.request import ProxyRequest
+    from synapse_gateway.proxy.upstream import Upstreams
+    from synapse_gateway.proxy.waiting import Place, WaitingRoom
+    from synapse_gateway.routing.choose import Choice
+    from synapse_gateway.routing.retry_budget import RetryBudget
+    from synapse_gateway.routing.table import Candidate, ModelRoute, Plan, RouteTable
+
+BACK_OFF = (0.5, 1.0, 2.0)
+"""Seconds before a target that this request has tried already is tried again."""
+
+_REFUSALS = {
+    Refusal.MODEL_NOT_FOUND: Outcome.MISROUTED,
+    Refusal.CONTEXT_EXCEEDED: Outcome.CONTEXT_EXCEEDED,
+    Refusal.CREDENTIALS: Outcome.CREDENTIALS,
+    Refusal.OVERLOADED: Outcome.THROTTLED,
+    Refusal.INVALID_REQUEST: Outcome.CLIENT_ERROR,
+    Refusal.NOT_SUPPORTED: Outcome.NOT_SUPPORTED,
+}
+
+
+class Exchange:
+    """Serves one request.
+
+    Args:
+        request: What is asked.
+        caller: Who gets the answer.
+        table: Route table that holds for the whole request, whatever is loaded meanwhile.
+        upstreams: Connections, and how requests to each backend begin.
+        waiting: Where to wait for a place.
+        budget: Retries that the whole gateway may make.
+    """
+
+    def __init__(
+        self,
+        request: ProxyRequest,
+        caller: Caller,
+        table: RouteTable,
+        upstreams: Upstreams,
+        waiting: WaitingRoom,
+        budget: RetryBudget,
+    ) -> None:
+        self._request = request
+        self._caller = caller
+        self._table = table
+        self._limits: Limits = table.settings.limits
+        self._upstreams = upstreams
+        self._waiting = waiting
+        self._budget = budget
+        self._loop = asyncio.get_running_loop()
+        self._route: ModelRoute = request.route
+        self._plan: Plan = self._route.plan(request.handling.capability)
+        self._tried: list[Candidate] = []
+        self._outcomes: list[Outcome] = []
+        self._other_models = list(self._route.config.fallbacks)
+        self._repeats = 0
+        self._place: Place | None = None
+        self._place_model = ""
+        self._wait_until = 0.0
+
+    async def run(self) -> None:
+        """Answer the caller.
+
+        Raises:
+            errors.RequestError: Nothing was sent to the caller, and this is why.
+        """
+        try:
+            while True:
+                candidate = await self._next_candidate()
+                attempt, outcome = await self._attempt(candidate)
+                if outcome is Outcome.OK:
+                    return
+                rule = RULES[outcome]
+                if attempt is not None and attempt.committed:
+                    self._break_off(attempt, outcome)
+                    return
+                if outcome is Outcome.CONTEXT_EXCEEDED and self._to_larger_context():
+                    continue
+                if not rule.next_target:
+                    self._answer_refusal(attempt, outcome)
+                    return
+        finally:
+            self._leave_queue()
+
+    # choosing
+
+    async def _next_candidate(self) -> Candidate:
+        """Return where to send the request now; wait for a place if that helps.
+
+        Raises:
+            errors.RequestError: There is nothing left to try.
+        """
+        while True:
+            now = self._loop.time()
+            if now >= self._request.deadline:
+                raise errors.GatewayTimeout("The request's time ran out before it was answered.")
+            choice = self._look(now)
+            if choice is not None and choice.candidate is not None:
+                self._check_budget(now)
+                self._leave_queue()
+                return self._taken(choice.candidate, choice.skipped)
+            if choice is not None and not choice.full:
+                if self._tried and (again := await self._again()) is not None:
+                    return again
+                if self._to_other_model(choice.skipped):
+                    continue
+                if self._tried:
+                    raise self._failure()
+            await self._wait_for_place(now, choice.retry_at if choice is not None else 0.0)
+
+    def _look(self, now: float) -> Choice | None:
+        """Choose, unless others wait who came first."""
+        if self._place is None and self._waiting.occupied(self._route.name, self._request.priority):
+            return None
+        return self._choose(now, self._tried)
+
+    def _choose(self, now: float, tried: list[Candidate]) -> Choice:
+        request = self._request
+        return choose(
+            self._plan, now, tried=tried, affinity=request.affinity, session=request.session
+        )
+
+    def _taken(self, candidate: Candidate, skipped: str) -> Candidate:
+        if skipped and not self._request.record.fallback:
+            self._request.record.fallback = skipped
+        return candidate
+
+    def _check_budget(self, now: float) -> None:
+        """Draw on the retry budget; a request's first attempt on another target is free.
+
+        Raises:
+            errors.RequestError: The attempts or the budget are spent.
+        """
+        made = len(self._outcomes)
+        if made >= self._route.attempts or (made >= 2 and not self._budget.withdraw(now)):
+            raise self._failure()
+
+    async def _again(self) -> Candidate | None:
+        """After a back-off, return a target that was tried before, if that can help."""
+        made = len(self._outcomes)
+        several = sum(len(order) for order in self._plan.orders) > 1
+        if made >= self._route.attempts or not (several or RULES[self._outcomes[-1]].nothing_sent):
+            return None
+        pause = BACK_OFF[min(self._repeats, len(BACK_OFF) - 1)]
+        self._repeats += 1
+        await asyncio.sleep(min(pause, max(0.0, self._request.deadline - self._loop.time())))
+        now = self._loop.time()
+        candidate = self._choose(now, []).candidate
+        if candidate is not None:
+            self._check_budget(now)
+        return candidate
+
+    def _to_other_model(self, reason: str) -> bool:
+        """Go on with the next model that the configuration names as a fallback."""
+        while self._other_models:
+            route = self._table.model(self._other_models.pop(0))
+            if route is not None and self._go_on_with(route):
+                self._request.record.fallback = self._request.record.fallback or reason
+                return True
+        return False
+
+    def _to_larger_context(self) -> bool:
+        name = self._route.config.context_fallback
+        route = self._table.model(name) if name is not None else None
+        return route is not None and self._go_on_with(route)
+
+    def _go_on_with(self, route: ModelRoute) -> bool:
+        plan = route.plan(self._request.handling.capability)
+        if not plan.orders:
+            return False
+        self._leave_queue()
+        self._route = route
+        self._plan = plan
+        self._tried = []
+        return True
+
+    # waiting
+
+    async def _wait_for_place(self, now: float, retry_at: float) -> None:
+        """Wait until it is worth choosing again.
+
+        Raises:
+            errors.RequestError: The queue is full, or its deadline is over.
+        """
+        route = self._route
+        if self._place is None:
+            try:
+                self._place = self._waiting.enter(route.name, self._request.priority, route.queue)
+            except QueueFull:
+                raise self._no_place("Too many requests wait for it already.", retry_at) from None
+            self._place_model = route.name
+            self._wait_until = now + route.queue.deadline
+        until = min(self._wait_until, self._request.deadline)
+        if now >= until:
+            if self._outcomes:
+                raise self._failure()
+            raise self._no_place("None became free in time.", retry_at)
+        if retry_at > now:
+            until = min(until, retry_at)
+        await self._waiting.wait(self._place, until - now)
+        self._request.record.queued += self._loop.time() - now
+
+    def _leave_queue(self) -> None:
+        if self._place is not None:
+            self._waiting.leave(self._place_model, self._place)
+            self._place = None
+
+    def _no_place(self, why: str, retry_at: float) -> errors.RequestError:
+        wait = max(1.0, retry_at - self._loop.time())
+        name = self._request.record.model_asked or "this request"
+        return errors.Unavailable(
+            f"No backend for {name!r} is free. {why}", code="no_capacity", retry_after=wait
+        )
+
+    # attempting
+
+    async def _attempt(self, candidate: Candidate) -> tuple[Attempt | None, Outcome]:
+        """Send the request to a candidate and wait for the end of its answer."""
+        state = candidate.state
+        self._tried.append(candidate)
+        request_record = self._request.record
+        if self._outcomes and not request_record.fallback:
+            request_record.fallback = self._outcomes[0].value
+        record = AttemptRecord(
+            backend=state.backend.name,
+            model=self._route.name,
+            order=candidate.order,
+            started=self._loop.time(),
+        )
+        request_record.attempts.append(record)
+        state.start()
+        outcome = Outcome.CALLER_LEFT
+        retry_after = None
+        try:
+            attempt, outcome = await self._send(candidate, record)
+            if attempt is not None and attempt.status >= 400:
+                outcome = self._refine(candidate, attempt, outcome)
+                retry_after = parse_retry_after(attempt.headers)
+        finally:
+            now = self._loop.time()
+            record.outcome = outcome.value
+            record.ended = record.ended or now
+            state.end(outcome, now, retry_after)
+            self._waiting.notify()
+        self._outcomes.append(outcome)
+        if attempt is not None and attempt.reader is not None:
+            self._count_tokens(attempt)
+        return attempt, outcome
+
+    async def _send(
+        self, candidate: Candidate, record: AttemptRecord
+    ) -> tuple[Attempt | None, Outcome]:
+        request = self._request
+        upstream = self._upstreams.of(candidate.state.backend.name)
+        body = request.body_for(candidate.state.model)
+        head = upstream.head(request, len(body), record)
+        connection = upstream.pool.take()
+        record.reused = connection is not None
+        while True:
+            if connection is None:
+                connect = min(candidate.timeouts.connect, request.deadline - self._loop.time())
+                try:
+                    connection = await upstream.pool.connect(max(connect, 0.001))
+                except ConnectFailed as failed:
+                    return None, failed.outcome
+            attempt = Attempt(
+                request,
+                self._caller,
+                record,
+                candidate.timeouts,
+                self._limits,
+                self._answer_head,
+            )
+            attempt.begin(connection, head, body)
+            try:
+                outcome = await attempt.done
+            except asyncio.CancelledError:
+                attempt.abandon()
+                raise
+            if not (attempt.stale and record.reused):
+                return attempt, outcome
+            # the backend closed the idle connection as the request left: it has read none of it
+            record.reused = False
+            connection = None
+
+    def _answer_head(self) -> Headers:
+        record = self._request.record
+        attempts = record.attempts
+        headers = [
+            (b"x-request-id", record.id.encode()),
+            (b"x-synapse-backend", attempts[-1].backend.encode()),
+            (b"x-synapse-model", (self._route.name or record.model_asked).encode()),
+            (b"x-synapse-attempts", b"%d" % len(attempts)),
+        ]
+        if record.fallback:
+            headers.append((b"x-synapse-fallback", record.fallback.encode()))
+        headers.extend(self._request.extra_headers)
+        return headers
+
+    def _refine(self, candidate: Candidate, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """Let the adapter say what an error answer means beyond its status."""
+        refusal = candidate.state.backend.adapter.refusal(attempt.status, attempt.body)
+        return outcome if refusal is None else _REFUSALS[refusal]
+
+    def _count_tokens(self, attempt: Attempt) -> None:
+        record = self._request.record
+        dialect = attempt.reader.dialect  # type: ignore[union-attr]  # only streams have one
+        record.tokens_in = dialect.tokens_in
+        record.tokens_out = dialect.tokens_out
+        if not record.tokens_out and dialect.content_events:
+            record.tokens_out = dialect.content_events
+            record.tokens_estimated = True
+
+    # ending
+
+    def _break_off(self, attempt: Attempt, outcome: Outcome) -> None:
+        """End an answer that the caller has begun to read, but not as if it were whole."""
+        record = self._request.record
+        if outcome is Outcome.CALLER_LEFT:
+            record.disconnected = True
+            return
+        record.cut = outcome.value
+        if attempt.reader is None:
+            self._caller.break_off()
+            return
+        status = RULES[outcome].status
+        error = errors.GatewayTimeout if status == 504 else errors.BadGateway
+        problem = error(_CUT_MESSAGES[outcome], code=f"stream_{outcome.value}")
+        render = self._request.error_event or attempt.reader.dialect.error_event
+        self._caller.write(render(problem.as_object()))
+        self._caller.finish()
+
+    def _answer_refusal(self, attempt: Attempt | None, outcome: Outcome) -> None:
+        """Give the caller the backend's own answer to what he asked.
+
+        Raises:
+            errors.RequestError: There is none to give.
+        """
+        if attempt is None or attempt.status < 400:
+            raise self._failure()
+        headers = self._answer_head()
+        headers.extend(pair for pair in attempt.headers if pair[0] in PASSED_ON)
+        body = attempt.body
+        if self._request.refused is not None:
+            body = self._request.refused(attempt.status, body)
+        self._request.record.error = outcome.value
+        # an adapter may know that a server error was the request's fault
+        status = attempt.status if attempt.status < 500 else 400
+        self._caller.whole(status, headers, body)
+
+    def _failure(self) -> errors.RequestError:
+        """Return the error that tells best why nothing worked."""
+        failures = [o for o in self._outcomes if RULES[o].counts is Counts.FAILURE]
+        outcome = (failures or self._outcomes)[-1]
+        status = RULES[outcome].status
+        name = self._request.record.model_asked or "this request"
+        reasons = ", ".join(dict.fromkeys(o.value for o in self._outcomes))
+        if status == 404:
+            return errors.ModelNotFound(
+                f"The model {name!r} is not loaded at any backend.", param="model"
+            )
+        if status == 400:
+            return errors.InvalidRequest(
+                f"The model {name!r} cannot do this kind of request.",
+                param="model",
+                code="model_not_capable",
+            )
+        text = f"No backend for {name!r} answered properly ({reasons})."
+        if status == 504:
+            return errors.GatewayTimeout(text)
+        if status == 503:
+            return errors.Unavailable(text, retry_after=self._soonest())
+        return errors.BadGateway(text)
+
+    def _soonest(self) -> float:
+        """Return the seconds until a target may be asked again."""
+        now = self._loop.time()
+        candidates = [candidate for order in self._plan.orders for candidate in order]
+        return max(1.0, min((back_at(c, now) for c in candidates), default=now) - now)
+
+
+_CUT_MESSAGES = {
+    Outcome.CUT: "The backend broke off in the middle of its answer.",
+    Outcome.STALLED: "The backend stopped in the middle of its answer.",
+    Outcome.MALFORMED_EVENT: "The backend sent something unreadable in the middle of its answer.",
+    Outcome.ERROR_EVENT: "The backend failed in the middle of its answer.",
+    Outcome.DEADLINE: "The request's time ran out in the middle of the answer.",
+}
+
+
+def parse_retry_after(headers: Headers) -> float | None:
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3), either form of it."""
+    for name, value in headers:
+        if name != b"retry-after":
+            continue
+        text = value.decode("latin-1").strip()
+        if text.isdecimal():
+            return float(text[:9])
+        try:
+            when = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return None

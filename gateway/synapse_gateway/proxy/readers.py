@@ -1,0 +1,185 @@
+"""How a response body is read on its way through: what may be sent on, and what it tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from synapse_gateway.proxy.dialects import Meaning, Usage
+from synapse_gateway.proxy.events import EventTooLarge
+from synapse_gateway.routing.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from synapse_gateway.proxy.dialects import Dialect
+    from synapse_gateway.proxy.events import EventCutter, LineCutter
+
+
+class Translator(Protocol):
+    """Turns the events of one API into another's."""
+
+    def feed(self, event: bytes) -> bytes:
+        """Return what an event's data becomes; may be nothing yet."""
+        ...
+
+    def finish(self) -> bytes:
+        """Return what ends the stream."""
+        ...
+
+
+class StreamReader:
+    """Reads a stream of events.
+
+    Args:
+        cutter: Finds where events end.
+        dialect: Knows what they mean.
+        strip_usage: Whether to take out the usage that the caller did not ask for.
+        rewrite: Changes an event's bytes, where the route asks for that.
+    """
+
+    __slots__ = ("_cutter", "_rewrite", "_strip_usage", "content", "dialect", "failure")
+
+    def __init__(
+        self,
+        cutter: EventCutter | LineCutter,
+        dialect: Dialect,
+        *,
+        strip_usage: bool,
+        rewrite: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        self._cutter = cutter
+        self._strip_usage = strip_usage
+        self._rewrite = rewrite
+        self.dialect = dialect
+        self.content = False
+        """Whether there has been real content (or a proper end without any)."""
+        self.failure: Outcome | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what may be sent on now: whole events, up to a failing one."""
+        pending = bool(self._cutter.rest)
+        try:
+            events = self._cutter.feed(data)
+        except EventTooLarge:
+            self.failure = Outcome.MALFORMED_EVENT
+            return b""
+        read = self.dialect.read
+        changed = pending or bool(self._cutter.rest) or self._rewrite is not None
+        kept: list[bytes] = []
+        for event in events:
+            meaning = read(event)
+            if meaning is Meaning.CONTENT or meaning is Meaning.END:
+                self.content = True
+            elif meaning is Meaning.USAGE:
+                if self._strip_usage:
+                    changed = True
+                    continue
+            elif meaning is Meaning.ERROR or meaning is Meaning.MALFORMED:
+                self.failure = (
+                    Outcome.ERROR_EVENT if meaning is Meaning.ERROR else Outcome.MALFORMED_EVENT
+                )
+                return b"".join(kept)
+            kept.append(event.raw if self._rewrite is None else self._rewrite(event.raw))
+        return b"".join(kept) if changed else data
+
+    def end(self) -> bytes:
+        """Return what is left at the end of the body, and note whether that is a proper end."""
+        if not self.dialect.finished:
+            self.failure = Outcome.CUT
+            return b""
+        rest = self._cutter.rest
+        return b"" if rest.strip() else rest
+
+
+class TranslatingReader(StreamReader):
+    """Reads a stream of one API and gives another's.
+
+    Args:
+        cutter: Finds where events end.
+        dialect: Knows what they mean.
+        translator: Turns them into the caller's.
+    """
+
+    __slots__ = ("_translator",)
+
+    def __init__(
+        self, cutter: EventCutter | LineCutter, dialect: Dialect, translator: Translator
+    ) -> None:
+        super().__init__(cutter, dialect, strip_usage=False)
+        self._translator = translator
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the translation of the events that these bytes complete."""
+        try:
+            events = self._cutter.feed(data)
+        except EventTooLarge:
+            self.failure = Outcome.MALFORMED_EVENT
+            return b""
+        out: list[bytes] = []
+        for event in events:
+            meaning = self.dialect.read(event)
+            if meaning is Meaning.ERROR or meaning is Meaning.MALFORMED:
+                self.failure = (
+                    Outcome.ERROR_EVENT if meaning is Meaning.ERROR else Outcome.MALFORMED_EVENT
+                )
+                break
+            if meaning is Meaning.CONTENT or meaning is Meaning.END:
+                self.content = True
+            if event.data is not None and event.data != b"[DONE]":
+                out.append(self._translator.feed(event.data))
+        return b"".join(out)
+
+    def end(self) -> bytes:
+        """Return the translated end."""
+        super().end()
+        return b"" if self.failure is not None else self._translator.finish()
+
+
+class _Whole(msgspec.Struct):
+    error: msgspec.Raw | None = None
+    usage: Usage | None = None
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+
+
+_decode_whole = msgspec.json.Decoder(_Whole).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class WholeBody:
+    """What a JSON answer tells once it is whole."""
+
+    __slots__ = ("failure", "tokens_in", "tokens_out")
+
+    def __init__(self, body: bytes) -> None:
+        self.failure: Outcome | None = None
+        self.tokens_in = 0
+        self.tokens_out = 0
+        try:
+            whole = _decode_whole(body)
+        except msgspec.ValidationError:
+            if not _is_json(body):
+                self.failure = Outcome.MALFORMED
+            return
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.failure = Outcome.MALFORMED
+            return
+        if whole.error is not None and bytes(whole.error) != b"null":
+            self.failure = Outcome.ERROR_FIRST
+        usage = whole.usage
+        if usage is not None:
+            self.tokens_in = usage.prompt_tokens or usage.input_tokens or usage.total_tokens or 0
+            self.tokens_out = usage.completion_tokens or usage.output_tokens or 0
+        else:
+            self.tokens_in = whole.prompt_eval_count or 0
+            self.tokens_out = whole.eval_count or 0
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        _decode_any(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""How requests to each backend begin, and the connections that they go over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synapse_gateway.errors import ConfigError
+from synapse_gateway.proxy.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from synapse_gateway.backends.base import Adapter
+    from synapse_gateway.config.settings import Backend
+    from synapse_gateway.proxy.request import ProxyRequest
+    from synapse_gateway.telemetry.record import AttemptRecord, RequestRecord
+
+    TraceParent = Callable[[RequestRecord, AttemptRecord], bytes]
+
+
+def backend_key(backend: Backend, environ: Mapping[str, str]) -> str | None:
+    """Return the key that a backend wants.
+
+    Raises:
+        ConfigError: The variable or file that should hold it is not there.
+    """
+    if backend.api_key_env is not None:
+        key = environ.get(backend.api_key_env)
+        if key is None:
+            raise ConfigError(f"api_key_env: the variable {backend.api_key_env} is not set")
+        return key
+    if backend.api_key_file is not None:
+        try:
+            return Path(backend.api_key_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"api_key_file: {error.strerror}: {error.filename}") from error
+    return None
+
+
+class Upstream:
+    """One backend's connections and request heads.
+
+    Args:
+        backend: Its settings.
+        adapter: Knows its paths.
+        key: Its key, if it wants one.
+        traceparent: Makes the W3C trace context of an attempt; None sends none.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        adapter: Adapter,
+        key: str | None,
+        traceparent: TraceParent | None = None,
+    ) -> None:
+        self.pool = Pool(backend)
+        self._adapter = adapter
+        self._traceparent = traceparent
+        address = self.pool.address
+        self._base = address.base_path
+        lines = [f"host: {address.authority}", "accept-encoding: identity"]
+        if key is not None:
+            lines.append(f"authorization: Bearer {key}")
+        lines.extend(f"{name.lower()}: {value}" for name, value in backend.headers.items())
+        self._lines = ("\r\n".join(lines) + "\r\n").encode("latin-1")
+        self._starts: dict[str, bytes] = {}
+
+    def head(self, request: ProxyRequest, length: int, record: AttemptRecord) -> bytes:
+        """Return the request line and headers of a request to this backend."""
+        path = request.handling.path
+        start = self._starts.get(path)
+        if start is None:
+            start = self._starts[path] = self.start("POST", path)
+        trace = b""
+        if self._traceparent is not None:
+            trace = b"traceparent: " + self._traceparent(request.record, record) + b"\r\n"
+        return b"%bx-request-id: %b\r\n%b%bcontent-length: %d\r\n\r\n" % (
+            start,
+            request.record.id.encode(),
+            trace,
+            request.headers,
+            length,
+        )
+
+    def start(self, method: str, path: str) -> bytes:
+        """Return the request line, and the headers that every request to this backend has."""
+        target = self._base + self._adapter.upstream_path(path)
+        return f"{method} {target} HTTP/1.1\r\n".encode("latin-1") + self._lines
+
+
+class Upstreams:
+    """All backends of a configuration by name."""
+
+    def __init__(self, upstreams: dict[str, Upstream]) -> None:
+        self._upstreams = upstreams
+
+    def of(self, name: str) -> Upstream:
+        """Return a backend's."""
+        return self._upstreams[name]
+
+    def items(self) -> dict[str, Upstream]:
+        """Return them all."""
+        return self._upstreams
