@@ -21,6 +21,7 @@ RESERVED_MODELS = frozenset({"auto", "synapse:auto", "synapse-auto"})
 """Names that mean the automatic choice."""
 RESERVED_KEYS = frozenset({"anonymous"})
 """Names that mean callers without a key."""
+_KEY_SOURCES = ("sha256", "env", "file")
 _OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _GPU_ENGINES = frozenset({BackendType.VLLM, BackendType.SGLANG, BackendType.TENSORRT_LLM})
 
@@ -140,10 +141,11 @@ class Checks:
         digests: dict[str, Place] = {}
         for name, key in self._settings.keys.items():
             path = ("keys", name)
-            given = [
-                field for field in ("sha256", "env", "file") if getattr(key, field) is not None
-            ]
-            if len(given) != 1:
+            given = [field for field in _KEY_SOURCES if getattr(key, field) is not None]
+            refused = any(
+                self._findings.told(self._places.at(*path, field)) for field in _KEY_SOURCES
+            )
+            if len(given) != 1 and not refused:
                 got = " and ".join(given) or "none"
                 self._error(f"must have one of sha256, env, file (got {got})", *path)
             if name in RESERVED_KEYS:
