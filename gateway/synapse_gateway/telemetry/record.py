@@ -27,6 +27,8 @@ class AttemptRecord(msgspec.Struct):
     """Value of `routing.outcome.Outcome`."""
     reused: bool = False
     """Whether an idle connection served it."""
+    span_id: int = 0
+    """64 bits, allotted when the trace context for the backend is asked for."""
 
 
 class RequestRecord(msgspec.Struct):
@@ -74,4 +76,19 @@ class RequestRecord(msgspec.Struct):
     """Rule of automatic choice that named the model."""
     traceparent: str = ""
     """W3C trace context that the caller sent."""
+    trace_id: int = 0
+    """128 bits, allotted together with `span_id` while traces are exported."""
+    span_id: int = 0
+    """64 bits, of the span of the request."""
+    parent_id: int = 0
+    """64 bits, of the caller's span; 0 if he sent none."""
+    sampled: bool = False
+    """Whether its spans are exported."""
     attempts: list[AttemptRecord] = []
+
+    @property
+    def code(self) -> int:
+        """The status, or 499 (nginx' number for it) if the caller left before there was one."""
+        if not self.status and self.disconnected:
+            return 499
+        return self.status

@@ -1,0 +1,313 @@
+"""The same limits, counted in Redis over all replicas.
+
+In Redis, for each caller that has limits (all with a time to live; times are Redis' own clock, so
+that replicas need not agree on theirs):
+
+- `synapse:limits:{NAME}:used`, a hash: `r<second>` requests and `t<second>` tokens of that second;
+- `synapse:limits:{NAME}:leases`, a sorted set: one lease a request in flight, scored by when it
+  lapses. A replica renews its leases while it lives, so one that died frees its slots by itself.
+
+Admissions that arrive together go out together: one exchange at a time, and whatever gathers
+meanwhile is the next. This process' own counts are kept as well. They refuse without asking Redis
+what must be refused (what all replicas admitted is never less), and they are what holds while Redis
+is gone: then each replica grants the limits by itself, and no request fails for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from redis.exceptions import NoScriptError
+
+from synapse_gateway.auth.limits import CONCURRENCY, REQUESTS, TOKENS, LocalLimiter
+from synapse_gateway.shared_state import FAILURES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+    from synapse_gateway.auth.keys import Caller
+    from synapse_gateway.shared_state import SharedState
+
+LEASE = 60
+"""Seconds after which a lease that nobody renews lapses."""
+
+_NAMES = {b"c": CONCURRENCY, b"r": REQUESTS, b"t": TOKENS}
+
+# Sums the window, and drops what has left it. The second that the minute began in counts whole, as
+# in auth.windows.
+_WINDOW = """
+local now = tonumber(redis.call('TIME')[1])
+local sums, first = {r = 0, t = 0}, {}
+local fields = redis.call('HGETALL', KEYS[1])
+for i = 1, #fields, 2 do
+  local kind, second = string.sub(fields[i], 1, 1), tonumber(string.sub(fields[i], 2))
+  if second <= now - 61 then
+    redis.call('HDEL', KEYS[1], fields[i])
+  else
+    sums[kind] = sums[kind] + tonumber(fields[i + 1])
+    first[#first + 1] = {kind, second, tonumber(fields[i + 1])}
+  end
+end
+local function wait(kind, most)
+  table.sort(first, function(a, b) return a[2] < b[2] end)
+  local left = sums[kind]
+  for _, entry in ipairs(first) do
+    if entry[1] == kind then
+      left = left - entry[3]
+      if left < most then return entry[2] + 61 - now end
+    end
+  end
+  return 61
+end
+"""
+
+# KEYS: used, leases. ARGV: requests, tokens and concurrency allowed ('' is unlimited), the lease to
+# take, its seconds. Returns the limit that refuses and the seconds to wait, or nothing.
+ADMIT = (
+    _WINDOW
+    + """
+local requests, tokens = tonumber(ARGV[1]), tonumber(ARGV[2])
+local concurrency = tonumber(ARGV[3])
+if concurrency then
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+  if redis.call('ZCARD', KEYS[2]) >= concurrency then return {'c', 1} end
+end
+if requests and sums.r >= requests then return {'r', wait('r', requests)} end
+if tokens and sums.t >= tokens then return {'t', wait('t', tokens)} end
+if requests then
+  redis.call('HINCRBY', KEYS[1], 'r' .. now, 1)
+  redis.call('EXPIRE', KEYS[1], 120)
+end
+if concurrency then
+  redis.call('ZADD', KEYS[2], now + ARGV[5], ARGV[4])
+  redis.call('EXPIRE', KEYS[2], 2 * ARGV[5])
+end
+return {}
+"""
+)
+
+# KEYS: used, leases. ARGV: tokens to count, leases to give back.
+SETTLE = """
+if tonumber(ARGV[1]) > 0 then
+  redis.call('HINCRBY', KEYS[1], 't' .. redis.call('TIME')[1], ARGV[1])
+  redis.call('EXPIRE', KEYS[1], 120)
+end
+for i = 2, #ARGV do redis.call('ZREM', KEYS[2], ARGV[i]) end
+return {}
+"""
+
+# KEYS: leases. ARGV: seconds, leases to renew.
+RENEW = """
+local till = redis.call('TIME')[1] + ARGV[1]
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], till, ARGV[i]) end
+redis.call('EXPIRE', KEYS[1], 2 * ARGV[1])
+return {}
+"""
+
+
+class _Admission(msgspec.Struct, eq=False):
+    """A request that waits to be admitted."""
+
+    caller: Caller
+    lease: str
+    answer: asyncio.Future[Any]
+
+
+class _Debt(msgspec.Struct, eq=False):
+    """What Redis has not been told yet of a caller."""
+
+    tokens: int = 0
+    leases: list[str] = msgspec.field(default_factory=list)
+
+
+class RedisLimiter:
+    """Limits over all replicas, and over this one alone while Redis is gone."""
+
+    shared = True
+
+    def __init__(
+        self,
+        state: SharedState,
+        instance: str,
+        on_refused: Callable[[str, str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Build one; it works alone until `start`.
+
+        Args:
+            state: The connection.
+            instance: Name of this replica, different from every other's.
+            on_refused: Called with the caller's name and the limit that refused it.
+            clock: Seconds, for this process' own counts.
+        """
+        self._state = state
+        self._local = LocalLimiter(on_refused, clock)
+        # A restarted replica must not give back the leases of its former life.
+        self._life = f"{instance}:{time.time_ns()}"
+        self._numbers = itertools.count()
+        self._leases: dict[str, list[str]] = {}
+        self._admissions: list[_Admission] = []
+        self._debts: dict[str, _Debt] = {}
+        self._shas: tuple[str, str, str] | None = None
+        self._exchange: asyncio.Task[None] | None = None
+        self._renewal: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to renew the leases of requests in flight."""
+        self._renewal = asyncio.create_task(self._renew_forever(), name="limits-renew")
+
+    async def stop(self) -> None:
+        """Settle what is open, and stop."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewal
+            self._renewal = None
+        if self._exchange is not None:
+            await self._exchange
+
+    def admit(self, caller: Caller) -> None:
+        """Count a request by what this process knows, or raise RateLimited."""
+        self._local.admit(caller)
+
+    async def admit_shared(self, caller: Caller) -> None:
+        """Count a request by what all replicas know, or raise RateLimited."""
+        if not caller.limited:
+            return
+        if not self._state.up:
+            self._local.admit(caller)
+            return
+        self._local.check(caller)
+        lease = f"{self._life}:{next(self._numbers)}"
+        admission = _Admission(caller, lease, asyncio.get_running_loop().create_future())
+        self._admissions.append(admission)
+        self._wake()
+        try:
+            refused = await admission.answer
+        except asyncio.CancelledError:
+            if admission in self._admissions:
+                self._admissions.remove(admission)
+            else:
+                # Asked already, so Redis may have admitted it: give the lease back.
+                self._owe(caller.name).leases.append(lease)
+                self._wake()
+            raise
+        if refused is None:
+            self._local.admit(caller)
+            return
+        if refused:
+            raise self._local.refuse(caller, _NAMES[refused[0]], refused[1])
+        self._local.count(caller)
+        if caller.concurrency is not None:
+            self._leases.setdefault(caller.name, []).append(lease)
+
+    def charge(self, caller: Caller, tokens: int) -> None:
+        """Count the tokens of an ended request."""
+        self._local.charge(caller, tokens)
+        if caller.tokens_per_minute is not None and tokens > 0 and self._state.up:
+            self._owe(caller.name).tokens += tokens
+            self._wake()
+
+    def release(self, caller: Caller) -> None:
+        """Count a request as ended."""
+        self._local.release(caller)
+        leases = self._leases.get(caller.name)
+        if not leases:
+            return
+        # Leases are alike. A request admitted while Redis was gone has none, so there may be fewer
+        # of them than requests in flight.
+        while len(leases) > self._local.in_flight(caller.name):
+            self._owe(caller.name).leases.append(leases.pop())
+        if not leases:
+            del self._leases[caller.name]
+        self._wake()
+
+    def retain(self, names: Container[str]) -> None:
+        """Forget all callers but these; what Redis holds of the others lapses."""
+        self._local.retain(names)
+
+    def _owe(self, name: str) -> _Debt:
+        debt = self._debts.get(name)
+        if debt is None:
+            debt = self._debts[name] = _Debt()
+        return debt
+
+    def _wake(self) -> None:
+        if self._exchange is None or self._exchange.done():
+            self._exchange = asyncio.create_task(self._exchange_all(), name="limits-exchange")
+
+    async def _exchange_all(self) -> None:
+        while self._admissions or self._debts:
+            admissions, self._admissions = self._admissions, []
+            debts, self._debts = self._debts, {}
+            answers = [None] * len(admissions)
+            try:
+                answers = await self._exchange_once(admissions, debts)
+            except FAILURES as error:
+                self._state.failed(error)
+            finally:
+                # Whatever happened, nobody waits for ever.
+                for admission, answer in zip(admissions, answers, strict=True):
+                    if not admission.answer.done():
+                        admission.answer.set_result(answer)
+
+    async def _exchange_once(
+        self, admissions: list[_Admission], debts: dict[str, _Debt]
+    ) -> list[Any]:
+        """Send debts, then admissions, in one exchange; return the answers to the admissions."""
+        if not self._state.up:
+            return [None] * len(admissions)
+        calls: list[tuple[int, tuple[Any, ...]]] = []
+        for name, debt in debts.items():
+            calls.append((1, (2, *_keys(name), debt.tokens, *debt.leases)))
+        for entry in admissions:
+            caller = entry.caller
+            allowed = (caller.requests_per_minute, caller.tokens_per_minute, caller.concurrency)
+            limits = ("" if limit is None else limit for limit in allowed)
+            calls.append((0, (2, *_keys(caller.name), *limits, entry.lease, LEASE)))
+        answers = await self._run(calls)
+        return answers[len(debts) :]
+
+    async def _run(self, calls: list[tuple[int, tuple[Any, ...]]]) -> list[Any]:
+        """Run scripts by number in one exchange, giving Redis the scripts if it has them not."""
+        async with asyncio.timeout(self._state.timeout):
+            try:
+                return await self._send(calls)
+            except NoScriptError:
+                self._shas = None
+                return await self._send(calls)
+
+    async def _send(self, calls: list[tuple[int, tuple[Any, ...]]]) -> list[Any]:
+        client = self._state.client
+        if self._shas is None:
+            shas = [await client.script_load(script) for script in (ADMIT, SETTLE, RENEW)]
+            self._shas = (shas[0], shas[1], shas[2])
+        pipeline = client.pipeline(transaction=False)
+        for script, arguments in calls:
+            _ = pipeline.evalsha(self._shas[script], *arguments)
+        return list(await pipeline.execute())
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Renew the leases of all requests in flight."""
+        if not self._state.up or not self._leases:
+            return
+        calls = [(2, (1, _keys(name)[1], LEASE, *leases)) for name, leases in self._leases.items()]
+        try:
+            await self._run(calls)
+        except FAILURES as error:
+            self._state.failed(error)
+
+
+def _keys(name: str) -> tuple[str, str]:
+    # The braces put both on one node of a cluster.
+    return f"synapse:limits:{{{name}}}:used", f"synapse:limits:{{{name}}}:leases"
