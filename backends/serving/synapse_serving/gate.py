@@ -55,17 +55,17 @@ class Gate:
             await send(message)
 
         try:
-            with self._metrics.in_flight.track_inprogress():
-                await self._bounded(scope, receive, counting_send)
+            if scope["method"] == "POST":
+                with self._metrics.in_flight.track_inprogress():
+                    await self._bounded(scope, receive, counting_send)
+            else:
+                await self._app(scope, receive, counting_send)
         finally:
             route = _route_of(scope)
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.duration.labels(route).observe(time.perf_counter() - begun)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
         try:
             self._admit(scope)
         except (MediaTooLarge, Overloaded, Loading) as error:

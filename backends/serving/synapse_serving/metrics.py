@@ -23,7 +23,7 @@ class Metrics:
     Attributes:
         requests: Requests answered, by ``route`` and ``status``.
         duration: Seconds from the head of a request to the end of its answer, by ``route``.
-        in_flight: Requests being answered or waiting.
+        in_flight: POST requests being answered or waiting; asking for this page is not one.
         queued: Requests waiting for a slot.
         rejected: Requests refused because everything was full.
     """
