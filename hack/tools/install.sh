@@ -58,16 +58,34 @@ from_kubectl_layer() {
 }
 
 from_debian() {
-  local work="$1" requirement="$2"
-  need apt-get "$requirement"
-  need dpkg "$requirement"
-  if ! (cd "$work" && apt-get -qq download "$requirement" 2>"$work/error"); then
-    cat "$work/error" >&2
-    die "the archive's list has no $requirement: run 'apt-get update' (as root), or change the" \
-      "pin in hack/tools/versions.env to what 'apt-cache policy ${requirement%%=*}' shows"
-  fi
-  dpkg -x "$work"/*.deb "$work"
+  local work="$1" requirement
+  shift
+  need apt-get "$*"
+  need dpkg "$*"
+  for requirement in "$@"; do
+    if ! (cd "$work" && apt-get -qq download "$requirement" 2>"$work/error"); then
+      cat "$work/error" >&2
+      die "the archive's list has no $requirement: run 'apt-get update' (as root), or change the" \
+        "pin in hack/tools/versions.env to what 'apt-cache policy ${requirement%%=*}' shows"
+    fi
+  done
+  for package in "$work"/*.deb; do
+    dpkg -x "$package" "$work"
+  done
   rm -rf "$work"/*.deb "$work/error" "$work/etc" "$work/lib" "$work/var" "$work/usr/share"
+}
+
+# Debian ships the server as a second name of redis-check-rdb, which acts by the name it is called.
+redis_server() {
+  local work="$1" final="$2"
+  shift 2
+  from_debian "$work" "$@"
+  ln -sf redis-check-rdb "$work/usr/bin/redis-server"
+  cat >"$work/redis-server" <<WRAPPER
+#!/bin/sh
+LD_LIBRARY_PATH="\$(echo "$final"/usr/lib/*-linux-gnu)" exec "$final/usr/bin/redis-server" "\$@"
+WRAPPER
+  chmod 755 "$work/redis-server"
 }
 
 kubernetes_validate() {
@@ -128,6 +146,14 @@ install() {
     once "$target" from_debian "$REDIS_EXPORTER_DEBIAN"
     echo "$target/usr/bin/prometheus-redis-exporter"
     ;;
+  redis-server)
+    target="${REDIS_SERVER_DEBIAN%% *}" # redis-tools=<epoch>:<version>.*; a path may hold no colon
+    target="${target##*:}"
+    target="$cache/redis-server-${target%.\*}"
+    # shellcheck disable=SC2086 # a list of packages
+    once "$target" redis_server "$target" $REDIS_SERVER_DEBIAN
+    echo "$target/redis-server"
+    ;;
   kubernetes-validate)
     target="$cache/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION"
     once "$target" kubernetes_validate
@@ -141,7 +167,7 @@ install() {
     ;;
   *)
     die "unknown tool '$name': expected helm3, helm4, kubectl, promtool, redis-exporter," \
-      "kubernetes-validate or crds"
+      "redis-server, kubernetes-validate or crds"
     ;;
   esac
 }
