@@ -1,0 +1,3 @@
+module synapse-bench
+
+go 1.22
