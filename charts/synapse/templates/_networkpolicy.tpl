@@ -1,0 +1,198 @@
+{{/*
+The table of edges: who may call whom, on which port, why.
+
+  synapse.edges  {root}  YAML list of {from, to, port, protocol, why}
+
+`from` and `to` are either a pod name of this release (its label app.kubernetes.io/name) or a peer
+outside it, written `@kind` or `@kind:detail`:
+
+  @applications      namespaces that may use Synapse       @ingress     the ingress controller
+  @prometheus        the monitoring namespace              @dns         cluster DNS
+  @api-server        the Kubernetes API                    @downloads   model hosts
+  @external:BACKEND  a backend outside the release         @otlp        the OpenTelemetry collector
+  @peer:INDEX        the peer of an entry of networkPolicy.extra
+  *                  every pod of the release
+
+network/policies.yaml makes the policies from it, the annotation synapse.io/edges of the policy
+`default-deny` carries it, and hack/chart-edges.py writes docs/network.md from that.
+*/}}
+
+{{- define "synapse.edges" -}}
+{{- $root := .root -}}
+{{- $v := $root.Values -}}
+{{- $catalog := fromYaml (include "synapse.catalog" .) -}}
+{{- $edges := list (dict "from" "*" "to" "@dns" "port" 53 "why" "names of Services and hosts") -}}
+{{- $llm := list "ollama" "vllm" "sglang" "tensorrt-llm" "llama-embed" "llama-router" -}}
+{{- range $name, $entry := $catalog -}}
+{{- if and $entry.type $v.gateway.enabled -}}
+{{- if $entry.external.url -}}
+{{- $edges = append $edges (dict "from" "synapse-gateway" "to" (printf "@external:%s" $name) "port" (include "synapse.urlPort" (dict "url" $entry.external.url) | int) "why" "requests to a backend outside the release") -}}
+{{- else -}}
+{{- $edges = append $edges (dict "from" "synapse-gateway" "to" $name "port" (int $entry.containerPort) "why" "requests, probes and lifecycle calls") -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.litellm.enabled (has $entry.component $llm) -}}
+{{- if $entry.external.url -}}
+{{- $edges = append $edges (dict "from" "litellm-proxy" "to" (printf "@external:%s" $name) "port" (include "synapse.urlPort" (dict "url" $entry.external.url) | int) "why" "requests to a backend outside the release") -}}
+{{- else -}}
+{{- $edges = append $edges (dict "from" "litellm-proxy" "to" $name "port" (int $entry.containerPort) "why" "LiteLLM serves the routes to language models in front of the same engines") -}}
+{{- end -}}
+{{- end -}}
+{{- if not $entry.external.url -}}
+{{- if has $name $v.networkPolicy.directAccess -}}
+{{- $edges = append $edges (dict "from" "@applications" "to" $name "port" (int $entry.containerPort) "why" "the engine that applications used before the gateway came") -}}
+{{- end -}}
+{{- if and $entry.metrics $v.monitoring.scrape -}}
+{{- $edges = append $edges (dict "from" "@prometheus" "to" $name "port" (int $entry.metrics.port) "why" "metrics") -}}
+{{- end -}}
+{{- if and $entry.downloads (eq (include "synapse.downloadsNow" (dict "root" $root "name" $name "entry" $entry)) "true") -}}
+{{- $edges = append $edges (dict "from" $name "to" "@downloads" "port" 443 "why" "model weights") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $v.gateway.enabled -}}
+{{- $edges = append $edges (dict "from" "@applications" "to" "synapse-gateway" "port" 8000 "why" "the OpenAI-compatible API") -}}
+{{- if $v.gateway.ollamaService.enabled -}}
+{{- $edges = append $edges (dict "from" "@applications" "to" "synapse-gateway" "port" 11434 "why" "Ollama's API, by the Service ollama") -}}
+{{- end -}}
+{{- if or $v.gateway.ingress.enabled $v.gateway.httpRoute.enabled -}}
+{{- $edges = append $edges (dict "from" "@ingress" "to" "synapse-gateway" "port" 8000 "why" "applications outside the cluster") -}}
+{{- end -}}
+{{- $redis := get $catalog "terminal-feed-redis" -}}
+{{- if $redis -}}
+{{- if $redis.external.url -}}
+{{- $edges = append $edges (dict "from" "synapse-gateway" "to" "@external:terminal-feed-redis" "port" (include "synapse.urlPort" (dict "url" $redis.external.url) | int) "why" "state shared by the replicas") -}}
+{{- else -}}
+{{- $edges = append $edges (dict "from" "synapse-gateway" "to" "terminal-feed-redis" "port" 6379 "why" "state shared by the replicas") -}}
+{{- end -}}
+{{- end -}}
+{{- if $v.gateway.reconfigure.enabled -}}
+{{- range $v.networkPolicy.apiServer.ports -}}
+{{- $edges = append $edges (dict "from" "synapse-gateway" "to" "@api-server" "port" (int .) "why" "runtime reconfiguration of llama-router") -}}
+{{- end -}}
+{{- end -}}
+{{- if $v.gateway.workers.enabled -}}
+{{- $edges = append $edges (dict "from" "synapse-gateway" "to" "synapse-gateway" "port" 8000 "why" "requests for a worker that is connected to another replica") -}}
+{{- end -}}
+{{- if $v.gateway.otlp.endpoint -}}
+{{- $edges = append $edges (dict "from" "synapse-gateway" "to" "@otlp" "port" (include "synapse.urlPort" (dict "url" $v.gateway.otlp.endpoint) | int) "why" "traces and metrics") -}}
+{{- end -}}
+{{- $edges = append $edges (dict "from" "synapse-test" "to" "synapse-gateway" "port" 8000 "why" "helm test") -}}
+{{- end -}}
+{{- if eq (include "synapse.keysJob" .) "true" -}}
+{{- range $v.networkPolicy.apiServer.ports -}}
+{{- $edges = append $edges (dict "from" "synapse-keys" "to" "@api-server" "port" (int .) "why" "Secrets that are missing are made once") -}}
+{{- end -}}
+{{- end -}}
+{{- if $v.litellm.enabled -}}
+{{- range $v.networkPolicy.apiServer.ports -}}
+{{- $edges = append $edges (dict "from" "litellm-roll" "to" "@api-server" "port" (int .) "why" "the daily roll of LiteLLM") -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.ollama.enabled (fromYaml (include "synapse.targets" (dict "root" $root "backend" "ollama"))) -}}
+{{- $edges = append $edges (dict "from" "ollama-pull" "to" "ollama" "port" 11434 "why" "brings the models") -}}
+{{- if eq (include "synapse.pullDownloads" .) "true" -}}
+{{- $edges = append $edges (dict "from" "ollama-pull" "to" "@downloads" "port" 443 "why" "GGUF files") -}}
+{{- end -}}
+{{- end -}}
+{{- range $index, $extra := $v.networkPolicy.extra -}}
+{{- $from := $extra.from.component | default (printf "@peer:%d" $index) -}}
+{{- $to := $extra.to.component | default (printf "@peer:%d" $index) -}}
+{{- $edges = append $edges (dict "from" $from "to" $to "port" (int $extra.port) "why" $extra.why) -}}
+{{- end -}}
+{{- toYaml $edges -}}
+{{- end }}
+
+{{- /* Port of a URL. */}}
+{{- define "synapse.urlPort" -}}
+{{- $host := (urlParse .url).host -}}
+{{- $port := regexFind ":[0-9]+$" $host | trimPrefix ":" -}}
+{{- $port | default (ternary 443 80 (hasPrefix "https" .url)) -}}
+{{- end }}
+
+{{- /* Whether a component downloads: not if its weights are in its image or it has no model. */}}
+{{- define "synapse.downloadsNow" -}}
+{{- $targets := fromYaml (include "synapse.targets" (dict "root" .root "backend" .name)) -}}
+{{- if has .entry.component (list "llama-embed" "llama-router") -}}
+{{- gt (len (fromYamlArray (include "synapse.fetchList" (dict "root" .root "backend" .name)))) 0 -}}
+{{- else if eq .entry.component "ollama" -}}
+{{- $pulls := false -}}
+{{- range $targets }}{{ if not (regexMatch "^(https?|hf|file|packaged):" (.source | default "")) }}{{ $pulls = true }}{{ end }}{{ end -}}
+{{- $pulls -}}
+{{- else if has .entry.component (list "vllm" "sglang" "tensorrt-llm") -}}
+{{- $pulls := false -}}
+{{- range $targets }}{{ if not (hasPrefix "/" (.source | default "")) }}{{ $pulls = true }}{{ end }}{{ end -}}
+{{- $pulls -}}
+{{- else if eq .entry.component "whisper-stt" -}}
+{{- ne (index .root.Values "whisper-stt" "model") "tiny.en" -}}
+{{- else -}}
+true
+{{- end -}}
+{{- end }}
+
+{{- define "synapse.pullDownloads" -}}
+{{- $found := false -}}
+{{- range fromYaml (include "synapse.targets" (dict "root" .root "backend" "ollama")) -}}
+{{- if regexMatch "^(https?|hf):" (.source | default "") }}{{ $found = true }}{{ end -}}
+{{- end -}}
+{{- $found -}}
+{{- end }}
+
+{{- /* {root, peer, port}: YAML list of NetworkPolicy peers of an edge's end. */}}
+{{- define "synapse.peers" -}}
+{{- $n := .root.Values.networkPolicy -}}
+{{- if eq .peer "*" -}}
+- podSelector: {matchLabels: {app.kubernetes.io/instance: {{ .root.Release.Name }}, app.kubernetes.io/part-of: synapse}}
+{{- else if not (hasPrefix "@" .peer) -}}
+- podSelector:
+    matchLabels: {{- include "synapse.selectorLabels" (dict "root" .root "name" .peer) | nindent 6 }}
+{{- else if eq .peer "@applications" -}}
+- namespaceSelector: {matchLabels: {synapse.io/access: "true"}}
+{{- with $n.applicationNamespaces }}
+- namespaceSelector:
+    matchExpressions:
+      - {key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}
+{{- end }}
+{{- else if eq .peer "@ingress" -}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $n.ingressNamespace }}}}
+{{- else if eq .peer "@prometheus" -}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .root.Values.monitoring.namespace }}}}
+{{- else if eq .peer "@dns" -}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $n.dns.namespace }}}}
+  podSelector: {matchLabels: {{ toJson $n.dns.podLabels }}}
+{{- range $n.dns.cidrs }}
+- ipBlock: {cidr: {{ . }}}
+{{- end }}
+{{- else if eq .peer "@api-server" -}}
+{{- range $n.apiServer.cidrs }}
+- ipBlock: {cidr: {{ . }}}
+{{- end }}
+{{- else if eq .peer "@downloads" -}}
+- ipBlock:
+    cidr: 0.0.0.0/0
+    {{- with $n.downloads.exceptCidrs }}
+    except: {{ toJson . }}
+    {{- end }}
+{{- else if eq .peer "@otlp" -}}
+{{- include "synapse.networkPeer" .root.Values.gateway.otlp.network }}
+{{- else if hasPrefix "@external:" .peer -}}
+{{- $entry := get (fromYaml (include "synapse.catalog" .)) (trimPrefix "@external:" .peer) -}}
+{{- include "synapse.networkPeer" $entry.external.network }}
+{{- else if hasPrefix "@peer:" .peer -}}
+{{- $extra := index $n.extra (trimPrefix "@peer:" .peer | int) -}}
+{{- include "synapse.networkPeer" (ternary (omit $extra.to "component") (omit $extra.from "component") (hasKey $extra.from "component")) }}
+{{- end -}}
+{{- end }}
+
+{{- /* A peer of values: {namespace, podLabels} or {cidrs}. */}}
+{{- define "synapse.networkPeer" -}}
+{{- if .namespace -}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .namespace }}}}
+  {{- with .podLabels }}
+  podSelector: {matchLabels: {{ toJson . }}}
+  {{- end }}
+{{- end }}
+{{- range .cidrs }}
+- ipBlock: {cidr: {{ . }}}
+{{- end }}
+{{- end }}
