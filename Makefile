@@ -1,7 +1,47 @@
-PYTHON ?= .venv/bin/python
+# `make` lists the targets. Nothing here needs root, a compiler or a system package.
+.DEFAULT_GOAL := help
+.PHONY: help up down test lock bench
+SHELL := /bin/sh
+
+PORT ?= 8000
+BACKEND ?=
+EMBEDDED ?=
+VENV ?= .venv
+export VENV
+ifdef PYTHON
+export PYTHON
+endif
+
+# A user's own server needs the gateway alone, unless the embedded models are asked for as well.
+up_lock = $(if $(BACKEND),$(if $(EMBEDDED),embedded,gateway),embedded)
+up_flags = --port $(PORT) $(addprefix --backend ,$(BACKEND)) $(if $(EMBEDDED),--embedded)
+install = @$${PYTHON:-python3} hack/install.py
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Use
+
+up: ## Start real models and the gateway on this machine (PORT=8000; BACKEND=http://... for your own server)
+	$(install) $(up_lock)
+	@$(VENV)/bin/synapse up $(up_flags)
+
+down: ## Stop what `make up` has started
+	@if [ -x $(VENV)/bin/synapse ]; then $(VENV)/bin/synapse down; else echo "nothing is up"; fi
+
+##@ Develop
+
+test: ## Lint, check types and run every test against the real models
+	$(install) test
+	@hack/test.sh
+
+lock: ## Write locks/*.txt anew from pyproject.toml
+	@hack/lock.sh
+
+##@ Measure
+
 BENCH ?= compare
 BENCH_FLAGS ?=
 
-.PHONY: bench
 bench: ## Measure the gateway beside nginx; BENCH=soak sends it a million requests
-	$(PYTHON) -m loadtests.bench.run $(BENCH) $(BENCH_FLAGS)
+	@$(VENV)/bin/python -m loadtests.bench.run $(BENCH) $(BENCH_FLAGS)
