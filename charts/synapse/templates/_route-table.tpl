@@ -22,13 +22,12 @@ Ollama gives a model its GPU first and its CPU fallback second with no other cha
 {{- $_ := set $config "models" (fromYaml (include "synapse.models" (dict "root" $root "catalog" $catalog "backends" $config.backends))) -}}
 {{- $_ := set $config "routes" (fromYaml (include "synapse.routes" (dict "root" $root "catalog" $catalog))) -}}
 {{- with $root.Values.gateway.auto }}{{ $_ := set $config "auto" . }}{{ end -}}
-{{- if eq $root.Values.gateway.auth "keys" -}}
+{{- /* With anonymous callers, too: who has a key gets what its entry says. */ -}}
 {{- $keys := dict -}}
 {{- range $caller, $limits := $root.Values.gateway.keys.callers -}}
 {{- $_ := set $keys $caller (merge (dict "file" (printf "/etc/synapse/keys/%s" $caller)) (deepCopy ($limits | default dict))) -}}
 {{- end -}}
 {{- $_ := set $config "keys" $keys -}}
-{{- end -}}
 {{- $limits := merge (deepCopy $root.Values.gateway.limits) (dict "shutdown_grace" $root.Values.gateway.drainSeconds) -}}
 {{- with $root.Values.gateway.anonymousLimits }}{{ $_ := set $limits "anonymous" . }}{{ end -}}
 {{- $_ := set $config "limits" $limits -}}

@@ -14,7 +14,7 @@
 {{- /* What the Job makes where it is missing: Secret name -> names of its entries. */ -}}
 {{- $k := .root.Values.gateway.keys -}}
 {{- $entries := dict $k.internalSecretName (list "dashboard-token" "litellm-master-key" "redis-password") -}}
-{{- if and .root.Values.gateway.enabled (eq .root.Values.gateway.auth "keys") -}}
+{{- if .root.Values.gateway.enabled -}}
 {{- $_ := set $entries $k.secretName (keys $k.callers | sortAlpha) -}}
 {{- end -}}
 {{- toJson $entries -}}
