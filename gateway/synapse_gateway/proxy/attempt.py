@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from synapse_gateway.config.settings import Limits
     from synapse_gateway.proxy.caller import Caller
     from synapse_gateway.proxy.connection import Headers, UpstreamConnection
-    from synapse_gateway.proxy.request import ProxyRequest
+    from synapse_gateway.proxy.request import Form, ProxyRequest
     from synapse_gateway.telemetry.record import AttemptRecord
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -62,6 +62,7 @@ class Attempt:
 
     Args:
         request: What is asked.
+        form: How this backend is asked.
         caller: Who gets the answer.
         record: Filled as things happen.
         timeouts: Deadlines of this attempt.
@@ -72,6 +73,7 @@ class Attempt:
     def __init__(
         self,
         request: ProxyRequest,
+        form: Form,
         caller: Caller,
         record: AttemptRecord,
         timeouts: ResolvedTimeouts,
@@ -81,6 +83,7 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[Outcome] = self._loop.create_future()
         self._request = request
+        self.form = form
         self._caller = caller
         self._record = record
         self._timeouts = timeouts
@@ -139,22 +142,19 @@ class Attempt:
         self._phase = self._phase_of(kind)
 
     def _phase_of(self, kind: bytes) -> _Phase:
-        handling = self._request.handling
+        form = self.form
         if kind in _STREAMED:
-            if handling.dialect is None:
+            if form.dialect is None:
                 return _Phase.OPAQUE
-            dialect = handling.dialect()
-            if self._request.reader is not None:
-                self.reader = self._request.reader(dialect)
+            dialect = form.dialect()
+            largest = self._limits.max_event_bytes
+            if form.reader is not None:
+                self.reader = form.reader(dialect, largest)
             else:
                 cutter = EventCutter if kind == b"text/event-stream" else LineCutter
-                self.reader = StreamReader(
-                    cutter(self._limits.max_event_bytes),
-                    dialect,
-                    strip_usage=self._request.strip_usage,
-                )
+                self.reader = StreamReader(cutter(largest), dialect, strip_usage=form.strip_usage)
             return _Phase.STREAM
-        if handling.expects_json or kind == b"application/json":
+        if form.expects_json or kind == b"application/json":
             return _Phase.WHOLE
         return _Phase.OPAQUE
 
@@ -172,7 +172,7 @@ class Attempt:
                 if self._held_bytes > MAX_ERROR_BYTES:
                     self._settle(of_status(self.status))
             elif self._phase is _Phase.OPAQUE or (
-                self._held_bytes > self._limits.hold_bytes and self._request.whole is None
+                self._held_bytes > self._limits.hold_bytes and self.form.whole is None
             ):
                 self._phase = _Phase.OPAQUE
                 self._commit()
@@ -231,8 +231,8 @@ class Attempt:
                 return
             record.tokens_in = whole.tokens_in
             record.tokens_out = whole.tokens_out
-            if request.whole is not None:
-                body = request.whole(body)
+            if self.form.whole is not None:
+                body = self.form.whole(body)
         now = self._loop.time()
         self._record.first_content = record.first_content = now
         record.bytes_out = len(body)
@@ -283,7 +283,12 @@ class Attempt:
 
     def _answer_headers(self) -> Headers:
         headers = self._head()
-        headers.extend(pair for pair in self.headers if pair[0] in PASSED_ON)
+        changed = self.form.content_type
+        for pair in self.headers:
+            if pair[0] in PASSED_ON and (changed is None or pair[0] != b"content-type"):
+                headers.append(pair)
+        if changed is not None:
+            headers.append((b"content-type", changed))
         return headers
 
     def _pause(self) -> None:
@@ -331,6 +336,7 @@ class Attempt:
         if self.done.done():
             return
         self._record.ended = self._loop.time()
+        self._record.last_byte = self._last
         if self._timer is not None:
             self._timer.cancel()
         if outcome is not Outcome.OK and self._connection is not None:

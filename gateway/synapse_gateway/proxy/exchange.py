@@ -73,7 +73,7 @@ class Exchange:
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._route: ModelRoute = request.route
-        self._plan: Plan = self._route.plan(request.handling.capability)
+        self._plan: Plan = self._route.plan(request.capability)
         self._tried: list[Candidate] = []
         self._outcomes: list[Outcome] = []
         self._other_models = list(self._route.config.fallbacks)
@@ -189,7 +189,7 @@ class Exchange:
         return route is not None and self._go_on_with(route)
 
     def _go_on_with(self, route: ModelRoute) -> bool:
-        plan = route.plan(self._request.handling.capability)
+        plan = route.plan(self._request.capability)
         if not plan.orders:
             return False
         self._leave_queue()
@@ -267,6 +267,8 @@ class Exchange:
             state.end(outcome, now, retry_after)
             self._waiting.notify()
         self._outcomes.append(outcome)
+        if RULES[outcome].counts is Counts.FAILURE:
+            self._upstreams.nudge(state.backend.name)
         if attempt is not None and attempt.reader is not None:
             self._count_tokens(attempt)
         return attempt, outcome
@@ -276,8 +278,9 @@ class Exchange:
     ) -> tuple[Attempt | None, Outcome]:
         request = self._request
         upstream = self._upstreams.of(candidate.state.backend.name)
-        body = request.body_for(candidate.state.model)
-        head = upstream.head(request, len(body), record)
+        form = request.form_for(candidate)
+        body = form.body_for(candidate.state.model)
+        head = upstream.head(request, form.path, len(body), record)
         connection = upstream.pool.take()
         record.reused = connection is not None
         while True:
@@ -289,6 +292,7 @@ class Exchange:
                     return None, failed.outcome
             attempt = Attempt(
                 request,
+                form,
                 self._caller,
                 record,
                 candidate.timeouts,
@@ -350,7 +354,7 @@ class Exchange:
         status = RULES[outcome].status
         error = errors.GatewayTimeout if status == 504 else errors.BadGateway
         problem = error(_CUT_MESSAGES[outcome], code=f"stream_{outcome.value}")
-        render = self._request.error_event or attempt.reader.dialect.error_event
+        render = attempt.form.error_event or attempt.reader.dialect.error_event
         self._caller.write(render(problem.as_object()))
         self._caller.finish()
 
@@ -365,8 +369,8 @@ class Exchange:
         headers = self._answer_head()
         headers.extend(pair for pair in attempt.headers if pair[0] in PASSED_ON)
         body = attempt.body
-        if self._request.refused is not None:
-            body = self._request.refused(attempt.status, body)
+        if attempt.form.refused is not None:
+            body = attempt.form.refused(attempt.status, body)
         self._request.record.error = outcome.value
         # an adapter may know that a server error was the request's fault
         status = attempt.status if attempt.status < 500 else 400

@@ -6,36 +6,49 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from synapse_gateway.backends.base import Capability
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from synapse_gateway.backends.base import Capability
     from synapse_gateway.proxy.dialects import Dialect
     from synapse_gateway.proxy.readers import StreamReader
-    from synapse_gateway.routing.table import ModelRoute
+    from synapse_gateway.routing.table import Candidate, ModelRoute
     from synapse_gateway.telemetry.record import RequestRecord
 
 
-class Handling(msgspec.Struct, frozen=True):
-    """How answers of one kind of route are read."""
+class Form(msgspec.Struct, weakref=False):
+    """How a request is put to a backend, and how its answer is read."""
 
-    capability: Capability
     path: str
-    """OpenAI path that backends are asked with (Ollama's for those that are passed through)."""
+    """The gateway's path; the adapter knows the backend's."""
+    body_for: Callable[[str], bytes]
+    """Body for a model's name at a backend (empty: as the caller wrote it)."""
     dialect: Callable[[], Dialect] | None
     """Of a streamed answer; None passes any stream on as it is."""
     expects_json: bool = True
     """Whether an answer that is not streamed is JSON."""
+    reader: Callable[[Dialect, int], StreamReader] | None = None
+    """Makes the reader of a streamed answer from its dialect and the largest event allowed, where
+    it is not the plain one."""
+    whole: Callable[[bytes], bytes] | None = None
+    """Changes an answer that is not streamed."""
+    refused: Callable[[int, bytes], bytes] | None = None
+    """Changes the body of a backend's error answer."""
+    error_event: Callable[[dict[str, Any]], bytes] | None = None
+    """Renders an error in band, where it is not the dialect's way."""
+    content_type: bytes | None = None
+    """Of the answer, where it is not the backend's."""
+    strip_usage: bool = False
 
 
 class ProxyRequest(msgspec.Struct, weakref=False):
     """One request."""
 
     record: RequestRecord
-    handling: Handling
+    capability: Capability
     route: ModelRoute
-    body_for: Callable[[str], bytes]
-    """Body for a model's name at a backend (empty: as the caller wrote it)."""
+    form: Form
     headers: bytes
     """Header lines that are passed on, each with its CRLF, the content type among them."""
     stream: bool
@@ -44,14 +57,15 @@ class ProxyRequest(msgspec.Struct, weakref=False):
     priority: int = 5
     affinity: int | None = None
     session: bool = False
-    reader: Callable[[Dialect], StreamReader] | None = None
-    """Makes the reader of a streamed answer, where it is not the plain one."""
-    whole: Callable[[bytes], bytes] | None = None
-    """Changes an answer that is not streamed."""
-    refused: Callable[[int, bytes], bytes] | None = None
-    """Changes the body of a backend's error answer."""
-    error_event: Callable[[dict[str, Any]], bytes] | None = None
-    """Renders an error in band, where it is not the dialect's way."""
-    strip_usage: bool = False
+    native: Form | None = None
+    """For backends that speak Ollama's API, where the caller does too."""
     extra_headers: tuple[tuple[bytes, bytes], ...] = ()
     """Put on the answer."""
+
+    def form_for(self, candidate: Candidate) -> Form:
+        """Return how this candidate is asked."""
+        if self.native is not None:
+            adapter = candidate.state.backend.adapter
+            if Capability.OLLAMA in adapter.capabilities:
+                return self.native
+        return self.form

@@ -67,9 +67,8 @@ class Upstream:
         self._lines = ("\r\n".join(lines) + "\r\n").encode("latin-1")
         self._starts: dict[str, bytes] = {}
 
-    def head(self, request: ProxyRequest, length: int, record: AttemptRecord) -> bytes:
+    def head(self, request: ProxyRequest, path: str, length: int, record: AttemptRecord) -> bytes:
         """Return the request line and headers of a request to this backend."""
-        path = request.handling.path
         start = self._starts.get(path)
         if start is None:
             start = self._starts[path] = self.start("POST", path)
@@ -84,17 +83,29 @@ class Upstream:
             length,
         )
 
-    def start(self, method: str, path: str) -> bytes:
-        """Return the request line, and the headers that every request to this backend has."""
-        target = self._base + self._adapter.upstream_path(path)
+    def start(self, method: str, path: str, *, verbatim: bool = False) -> bytes:
+        """Return the request line, and the headers that every request to this backend has.
+
+        Args:
+            method: HTTP method.
+            path: The gateway's path, or with `verbatim` the backend's own.
+            verbatim: Whether the adapter has no say in the path.
+        """
+        target = self._base + (path if verbatim else self._adapter.upstream_path(path))
         return f"{method} {target} HTTP/1.1\r\n".encode("latin-1") + self._lines
 
 
 class Upstreams:
-    """All backends of a configuration by name."""
+    """All backends of a configuration by name.
 
-    def __init__(self, upstreams: dict[str, Upstream]) -> None:
+    Args:
+        upstreams: The backends.
+        nudge: Told the name of a backend that failed a request.
+    """
+
+    def __init__(self, upstreams: dict[str, Upstream], nudge: Callable[[str], None]) -> None:
         self._upstreams = upstreams
+        self.nudge = nudge
 
     def of(self, name: str) -> Upstream:
         """Return a backend's."""

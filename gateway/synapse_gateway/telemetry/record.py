@@ -20,6 +20,8 @@ class AttemptRecord(msgspec.Struct):
     """When the request was handed to the upstream connection."""
     head: float = 0.0
     first_content: float = 0.0
+    last_byte: float = 0.0
+    """When the last bytes of the answer arrived."""
     ended: float = 0.0
     status: int = 0
     """HTTP status of the backend; 0 if there was no head."""

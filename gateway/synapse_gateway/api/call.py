@@ -1,0 +1,221 @@
+"""One request on the hot path: what the caller sent, and the way back to him."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from synapse_gateway.api.protocol import SynapseProtocol
+    from synapse_gateway.proxy.connection import Headers
+
+
+def _nothing() -> None:
+    pass
+
+
+class _Unused:
+    """Stands for uvicorn's message event, which only ASGI's `receive` waits for."""
+
+    def set(self) -> None:
+        pass
+
+
+_UNUSED = _Unused()
+
+
+class Call:
+    """A request and the connection that it came on (`proxy.caller.Caller`).
+
+    It takes the place of uvicorn's own cycle in the server's protocol, so its attributes without a
+    docstring are the ones that uvicorn reads.
+
+    Args:
+        protocol: The caller's connection.
+        path: Of the URL, without the query.
+        headers: By name in lower case; the last of several of one name.
+        keep_alive: Whether the connection can serve another request afterwards.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_complete",
+        "_discard",
+        "_pause",
+        "_resume",
+        "_started",
+        "disconnected",
+        "headers",
+        "keep_alive",
+        "message_event",
+        "path",
+        "protocol",
+        "received",
+        "response_complete",
+        "status",
+        "task",
+        "waiting_for_100_continue",
+    )
+
+    def __init__(
+        self,
+        protocol: SynapseProtocol,
+        path: str,
+        headers: dict[bytes, bytes],
+        *,
+        keep_alive: bool,
+    ) -> None:
+        self.protocol = protocol
+        self.path = path
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        self.message_event = _UNUSED
+        self.waiting_for_100_continue = False
+        self.task: asyncio.Task[None] | None = None
+        self.status = 0
+        self.received = 0
+        """Bytes of the body so far."""
+        self._body: list[bytes] = []
+        self._complete: asyncio.Event | None = None
+        self._started = False
+        self._discard = False
+        self._chunked = True
+        self._pause: Callable[[], None] = _nothing
+        self._resume: Callable[[], None] = _nothing
+
+    # the request
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return self._body[0] if len(self._body) == 1 else b"".join(self._body)
+
+    def take_body(self, data: bytes) -> None:
+        """Keep a part of the body."""
+        if not self._discard:
+            self._body.append(data)
+            self.received += len(data)
+
+    def refuse_body(self) -> None:
+        """Keep nothing more of the body."""
+        self._discard = True
+        self._body.clear()
+
+    def wait_in_pipeline(self) -> None:
+        """Note that the request before this one on the connection is still being answered."""
+        self._complete = asyncio.Event()
+
+    def body_complete(self) -> bool:
+        """Note the end of the body; True if the request can be served at once."""
+        if self._complete is None:
+            return True
+        self._complete.set()
+        return False
+
+    async def run_asgi(self, _app: object) -> None:
+        """Serve a pipelined request when its turn has come."""
+        if self._complete is not None:
+            await self._complete.wait()
+        if not self.response_complete:
+            self.task = asyncio.current_task()
+            await self.handle()
+
+    def handle(self) -> Coroutine[None, None, None]:
+        """Serve the request."""
+        return self.protocol.gateway.handle(self)
+
+    # proxy.caller.Caller
+
+    def start(self, status: int, headers: Headers, length: int | None, first: bytes) -> None:
+        """Send the head and the first bytes of the body."""
+        self._started = True
+        self.status = status
+        parts = self.protocol.head_parts(status)
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        if length is not None:
+            self._chunked = False
+            parts.append(b"content-length: %d\r\n" % length)
+        elif self.protocol.takes_chunks:
+            parts.append(b"transfer-encoding: chunked\r\n")
+        else:
+            self._chunked = False
+            self.keep_alive = False
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        if first:
+            parts.append(b"%x\r\n%b\r\n" % (len(first), first) if self._chunked else first)
+        self.protocol.transport.write(b"".join(parts))
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the body."""
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self.protocol.transport.write(data)
+
+    def finish(self) -> None:
+        """End the body properly."""
+        if self._chunked:
+            self.protocol.transport.write(b"0\r\n\r\n")
+        self._end()
+
+    def break_off(self) -> None:
+        """Close the connection within the body: no last chunk, or fewer bytes than promised.
+
+        A caller of HTTP/1.0, who takes the connection's end for the body's, sees a reset.
+        """
+        self.response_complete = True
+        self._pause = self._resume = _nothing
+        transport = self.protocol.transport
+        if self.protocol.takes_chunks:
+            transport.close()
+        else:
+            transport.abort()
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+        self._started = True
+        self.status = status
+        parts = self.protocol.head_parts(status)
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"content-length: %d\r\n" % len(body))
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        parts.append(body)
+        self.protocol.transport.write(b"".join(parts))
+        self._end()
+
+    def on_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """Say whom to tell of a slow caller."""
+        self._pause = pause
+        self._resume = resume
+
+    # what the protocol tells
+
+    @property
+    def started(self) -> bool:
+        """Whether the caller has got anything."""
+        return self._started
+
+    def pause_writing(self) -> None:
+        """The caller reads slower than he is written to."""
+        self._pause()
+
+    def resume_writing(self) -> None:
+        """The caller has caught up."""
+        self._resume()
+
+    def _end(self) -> None:
+        self.response_complete = True
+        self._pause = self._resume = _nothing
+        if not self.keep_alive:
+            self.protocol.transport.close()
+        self.protocol.on_response_complete()

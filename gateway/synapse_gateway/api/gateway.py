@@ -1,0 +1,186 @@
+"""The gateway itself: what every request meets, and what a reload replaces."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from synapse_gateway.api.errors import render
+from synapse_gateway.api.prepare import Resolver, prepare_json, prepare_multipart
+from synapse_gateway.api.routes import OPENAI_ROUTES
+from synapse_gateway.errors import RequestError
+from synapse_gateway.proxy.exchange import Exchange
+from synapse_gateway.telemetry.record import RequestRecord
+
+if TYPE_CHECKING:
+    from synapse_gateway.api.call import Call
+    from synapse_gateway.auth.keys import Caller, KeyRing
+    from synapse_gateway.auth.limits import Limiter
+    from synapse_gateway.proxy.connection import Headers
+    from synapse_gateway.proxy.request import ProxyRequest
+    from synapse_gateway.proxy.upstream import Upstreams
+    from synapse_gateway.proxy.waiting import WaitingRoom
+    from synapse_gateway.routing.fleet import Fleet
+    from synapse_gateway.routing.retry_budget import RetryBudget
+    from synapse_gateway.routing.table import RouteTable
+    from synapse_gateway.telemetry.hub import Telemetry
+
+_log = logging.getLogger(__name__)
+_GOOD_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
+_GOOD_TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class State(NamedTuple):
+    """What belongs to one configuration; a request keeps the one that it began with."""
+
+    table: RouteTable
+    upstreams: Upstreams
+    ring: KeyRing
+
+
+class Gateway:
+    """Serves calls.
+
+    Args:
+        state: Of the first configuration.
+        fleet: Backends and targets, across configurations.
+        waiting: Queues.
+        budget: Retries.
+        limiter: Callers' limits.
+        telemetry: Takes the finished records.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        fleet: Fleet,
+        waiting: WaitingRoom,
+        budget: RetryBudget,
+        limiter: Limiter,
+        telemetry: Telemetry,
+    ) -> None:
+        self.state = state
+        self.fleet = fleet
+        self.waiting = waiting
+        self.budget = budget
+        self.limiter = limiter
+        self.telemetry = telemetry
+        self.draining = False
+        """Whether the process has been told to stop."""
+        self.hot_paths = frozenset(path.encode() for path in OPENAI_ROUTES)
+        self._loop = asyncio.get_running_loop()
+
+    def max_body(self, path: str) -> int:
+        """Return the largest body that a path takes, in bytes."""
+        limits = self.state.table.settings.limits
+        route = OPENAI_ROUTES.get(path)
+        if route is not None and route.body is None:
+            return limits.max_upload_bytes
+        return limits.max_body_bytes
+
+    @staticmethod
+    def render(error: RequestError, path: str) -> tuple[int, Headers, bytes]:
+        """Return an error as an answer."""
+        return render(error, path)
+
+    async def handle(self, call: Call) -> None:
+        """Serve one call; always ends it in some way."""
+        record = self._record(call)
+        caller: Caller | None = None
+        try:
+            state = self.state
+            caller = await self._admit(call, state.ring, record)
+            request = self._prepare(call, state.table, caller, record)
+            self.budget.request(record.started)
+            exchange = Exchange(
+                request, call, state.table, state.upstreams, self.waiting, self.budget
+            )
+            await exchange.run()
+        except RequestError as error:
+            self._answer(call, record, error)
+        except asyncio.CancelledError:
+            record.disconnected = True
+            if not call.disconnected:
+                call.break_off()
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer
+            _log.exception("request %s failed", record.id)
+            record.status = 500
+            record.error = "internal_error"
+            if call.started:
+                call.break_off()
+            else:
+                self._answer(call, record, RequestError("The gateway failed.", code="internal"))
+        finally:
+            self._finish(call, record, caller)
+
+    def refuse_early(self, call: Call, error: RequestError) -> None:
+        """Answer a call whose body is not even read."""
+        record = self._record(call)
+        self._answer(call, record, error)
+        self._finish(call, record, None)
+
+    async def _admit(self, call: Call, ring: KeyRing, record: RequestRecord) -> Caller:
+        headers = call.headers
+        caller = ring.authenticate(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        record.caller = caller.name
+        if self.limiter.shared:
+            await self.limiter.admit_shared(caller)
+        else:
+            self.limiter.admit(caller)
+        return caller
+
+    def _prepare(
+        self, call: Call, table: RouteTable, caller: Caller, record: RequestRecord
+    ) -> ProxyRequest:
+        resolver = Resolver(table, caller, record)
+        route = OPENAI_ROUTES[call.path]
+        prepare = prepare_multipart if route.body is None else prepare_json
+        return prepare(route, call.body, call.headers, resolver, caller, record)
+
+    def _record(self, call: Call) -> RequestRecord:
+        headers = call.headers
+        given = headers.get(b"x-request-id")
+        if given is not None and _GOOD_ID.fullmatch(given):
+            identity = given.decode("ascii")
+        else:
+            identity = f"{random.getrandbits(96):024x}"
+        trace = headers.get(b"traceparent", b"")
+        client = call.protocol.client
+        return RequestRecord(
+            id=identity,
+            method="POST",
+            route=call.path,
+            started=self._loop.time(),
+            started_unix=time.time(),
+            client=client[0] if client else "",
+            bytes_in=call.received,
+            traceparent=trace.decode("ascii") if _GOOD_TRACE.fullmatch(trace) else "",
+        )
+
+    def _answer(self, call: Call, record: RequestRecord, error: RequestError) -> None:
+        """Answer with an error; nothing was sent before."""
+        record.error = error.code or error.kind
+        status, headers, body = render(error, call.path)
+        headers.append((b"x-request-id", record.id.encode()))
+        if record.attempts:
+            headers.append((b"x-synapse-attempts", b"%d" % len(record.attempts)))
+        record.bytes_out = len(body)
+        call.whole(status, headers, body)
+
+    def _finish(self, call: Call, record: RequestRecord, caller: Caller | None) -> None:
+        record.ended = now = self._loop.time()
+        record.status = call.status or (499 if record.disconnected else 0)
+        attempts = record.attempts
+        if attempts:
+            record.overhead = max(0.0, attempts[0].started - record.started - record.queued)
+            if attempts[-1].last_byte:
+                record.overhead += now - attempts[-1].last_byte
+        if caller is not None:
+            self.limiter.charge(caller, record.tokens_in + record.tokens_out)
+            self.limiter.release(caller)
+        self.telemetry.finished(record)

@@ -1,0 +1,161 @@
+"""The server's side of a connection: uvicorn's protocol with a short cut for the hot path.
+
+Requests of the paths in `HOT` never become ASGI messages; every other goes on to the application.
+The rest of HTTP (parsing, keep-alive, pipelining, shutdown) stays uvicorn's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from synapse_gateway.api.call import Call
+from synapse_gateway.errors import InvalidRequest, TooLarge
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from synapse_gateway.api.gateway import Gateway
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Request line and headers of a request."""
+
+
+class SynapseProtocol(HttpToolsProtocol):
+    """One caller's connection."""
+
+    gateway: Gateway
+    cycle: Any
+    takes_chunks = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gateway = self.app_state["gateway"]
+        self._hot: Call | None = None
+        self._head_bytes = 0
+
+    def head_parts(self, status: int) -> list[bytes]:
+        """Return the start of a response: status line and the server's own headers."""
+        parts = [STATUS_LINE[status]]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        return parts
+
+    # httptools
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; a head that does not end is refused."""
+        super().data_received(data)
+        if self._head_bytes >= 0:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The request's headers are too large.")
+
+    def on_message_begin(self) -> None:
+        """Begin a request; ASGI's scope is only made for those that need it."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._hot = None
+        self._head_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header; a name is compared in lower case everywhere."""
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Take the short cut if there is one."""
+        self._head_bytes = -1
+        path, _, _ = self.url.partition(b"?")
+        if self.parser.get_method() == b"POST" and path in self.gateway.hot_paths:
+            self._begin_hot(path.decode("ascii"))
+            return
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)
+        for name, value in headers:
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+        super().on_headers_complete()
+
+    def _begin_hot(self, path: str) -> None:
+        headers = dict(self.headers)
+        version_1_0 = self.parser.get_http_version() == "1.0"
+        self.takes_chunks = not version_1_0
+        call = Call(
+            self, path, headers, keep_alive=not version_1_0 and self.parser.should_keep_alive()
+        )
+        before = self.cycle
+        self._hot = self.cycle = call
+        if before is not None and not before.response_complete:
+            call.wait_in_pipeline()
+            self.flow.pause_reading()
+            self.pipeline.appendleft((call, self.app))  # type: ignore[arg-type]
+        limit = self.gateway.max_body(path)
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > limit:
+            self._refuse(call, limit)
+        elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body, within the limit."""
+        call = self._hot
+        if call is None:
+            super().on_body(body)
+            return
+        call.take_body(body)
+        limit = self.gateway.max_body(call.path)
+        if call.received > limit:
+            self._refuse(call, limit)
+
+    def on_message_complete(self) -> None:
+        """Serve the request."""
+        call = self._hot
+        if call is None:
+            super().on_message_complete()
+        elif call.body_complete() and not call.response_complete:
+            task: asyncio.Task[None] = self.loop.create_task(call.handle())
+            call.task = task
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def _refuse(self, call: Call, limit: int) -> None:
+        call.refuse_body()
+        call.keep_alive = False
+        error = TooLarge(f"The body is larger than {limit} bytes.")
+        self.gateway.refuse_early(call, error)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that is not HTTP, in the shape of every other error."""
+        status, headers, body = self.gateway.render(InvalidRequest(msg, code="invalid_http"), "/")
+        parts = self.head_parts(status)
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body)
+        self.transport.write(b"".join(parts))
+        self.transport.close()
+
+    # asyncio
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel what is being served: nobody will read it."""
+        call = self.cycle
+        if isinstance(call, Call) and not call.response_complete and call.task is not None:
+            call.disconnected = True
+            call.task.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Pass the back-pressure on."""
+        super().pause_writing()
+        if isinstance(self.cycle, Call):
+            self.cycle.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass the relief on."""
+        super().resume_writing()
+        if isinstance(self.cycle, Call):
+            self.cycle.resume_writing()

@@ -1,0 +1,379 @@
+"""The composition root: settings in, running gateway out.
+
+The only module that knows every room; it makes the objects, starts and stops them in order, and
+replaces what a new configuration replaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import uvicorn
+
+from synapse_gateway.api.gateway import Gateway, State
+from synapse_gateway.api.http import make_app
+from synapse_gateway.api.protocol import SynapseProtocol
+from synapse_gateway.auth.keys import KeyRing, check_exposure
+from synapse_gateway.auth.limits import LocalLimiter
+from synapse_gateway.auth.shared_limits import RedisLimiter
+from synapse_gateway.backends import adapter
+from synapse_gateway.backends.prober import Prober
+from synapse_gateway.config import load_for_serving
+from synapse_gateway.config.load import Dialect, Loaded
+from synapse_gateway.config.reload import ConfigWatcher
+from synapse_gateway.errors import ConfigError
+from synapse_gateway.proxy.fetch import BackendHttp
+from synapse_gateway.proxy.upstream import Upstream, Upstreams, backend_key
+from synapse_gateway.proxy.waiting import WaitingRoom
+from synapse_gateway.routing.fleet import BackendState, Fleet
+from synapse_gateway.routing.retry_budget import RetryBudget
+from synapse_gateway.routing.table import RouteTable
+from synapse_gateway.shared_state import SharedState
+from synapse_gateway.telemetry import logs, tracing
+from synapse_gateway.telemetry.hub import Telemetry
+from synapse_gateway.telemetry.live import FleetState
+from synapse_gateway.telemetry.metrics import Metrics
+from synapse_gateway.telemetry.redact import Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from types import FrameType
+
+    from synapse_gateway.auth.limits import Limiter
+    from synapse_gateway.backends.base import Probe
+    from synapse_gateway.config.options import ServeOptions
+    from synapse_gateway.config.settings import Settings
+    from synapse_gateway.telemetry.logs import AccessLog
+
+_log = logging.getLogger(__name__)
+KEEP_ALIVE = 75
+"""Seconds that a caller's idle connection stays open; longer than common proxies keep theirs."""
+BACKLOG = 4096
+
+
+class _Parts(NamedTuple):
+    """What a configuration is made into before it replaces the one that runs."""
+
+    states: dict[str, BackendState]
+    upstreams: Upstreams
+    ring: KeyRing
+
+
+class Runtime:
+    """A gateway with everything that works behind it.
+
+    Args:
+        environ: Process environment.
+        access: Access log, if requests are logged.
+        instance: Name of this replica.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], access: AccessLog | None = None, instance: str = ""
+    ) -> None:
+        self._environ = environ
+        self.metrics = Metrics()
+        self._tracer = tracing.start(environ, instance)
+        self.telemetry = Telemetry(self.metrics, access, self._tracer)
+        self.fleet = Fleet()
+        self.waiting = WaitingRoom()
+        self._keys: dict[str, str | None] = {}
+        self._shared: SharedState | None = None
+        redis_url = environ.get("SYNAPSE_REDIS_URL")
+        self._limiter: Limiter = LocalLimiter(self.metrics.rate_limited)
+        if redis_url:
+            self._shared = SharedState(redis_url)
+            self._shared.on_change(self.metrics.redis_up)
+            self._limiter = RedisLimiter(self._shared, instance, self.metrics.rate_limited)
+        self.prober = Prober(self._http_for, self._report, shared=self._shared)
+        self.gateway: Gateway = None  # type: ignore[assignment]  # set by start
+
+    async def start(self, settings: Settings, config_hash: str) -> None:
+        """Build everything for the first configuration and look at every backend once.
+
+        Raises:
+            ConfigError: Something that the configuration refers to is missing.
+        """
+        parts = self._parts(settings, {})
+        self.fleet.adopt(parts.states)
+        table = RouteTable(settings, self.fleet)
+        limits = settings.limits.retry_budget
+        self.gateway = Gateway(
+            State(table, parts.upstreams, parts.ring),
+            self.fleet,
+            self.waiting,
+            RetryBudget(limits.ratio, limits.window, limits.minimum_per_second),
+            self._limiter,
+            self.telemetry,
+        )
+        self.metrics.watch(
+            FleetState(
+                self.fleet,
+                lambda: self.gateway.state.table,
+                lambda: list(self.waiting.lengths()),
+                lambda: self.gateway.budget.denied,
+            )
+        )
+        self._note_table(table)
+        self.metrics.config_loaded(config_hash, time.time())
+        if self._shared is not None:
+            await self._shared.start()
+        if isinstance(self._limiter, RedisLimiter):
+            await self._limiter.start()
+        self.prober.adopt(self.fleet.backends)
+        await self.prober.first_look()
+
+    async def stop(self) -> None:
+        """Stop what runs in the background."""
+        await self.prober.stop()
+        if isinstance(self._limiter, RedisLimiter):
+            await self._limiter.stop()
+        if self._shared is not None:
+            await self._shared.stop()
+        for upstream in self.gateway.state.upstreams.items().values():
+            upstream.pool.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
+
+    def apply(self, loaded: Loaded) -> None:
+        """Replace the configuration at once; requests under way finish on the old one.
+
+        Raises:
+            ConfigError: It cannot be used; nothing has changed.
+        """
+        before = self.gateway.state
+        parts = self._parts(loaded.settings, before.upstreams.items())
+        self.fleet.adopt(parts.states)
+        table = RouteTable(loaded.settings, self.fleet)
+        self.gateway.state = State(table, parts.upstreams, parts.ring)
+        for name, upstream in before.upstreams.items().items():
+            if parts.upstreams.items().get(name) is not upstream:
+                upstream.pool.close()
+        self._limiter.retain(parts.ring.names)
+        self._note_table(table)
+        self.prober.adopt(self.fleet.backends)
+        self.metrics.config_loaded(loaded.hash, time.time())
+        self.waiting.notify()
+        _log.info("configuration %s is in use", loaded.hash[:12])
+
+    def refuse(self, error: ConfigError) -> None:
+        """Note that a changed file cannot be used."""
+        self.metrics.config_refused()
+        _log.error("the changed configuration is refused, the one before stays: %s", error)
+
+    def _parts(self, settings: Settings, before: Mapping[str, Upstream]) -> _Parts:
+        states: dict[str, BackendState] = {}
+        upstreams: dict[str, Upstream] = {}
+        keys: dict[str, str | None] = {}
+        for name, config in settings.backends.items():
+            try:
+                keys[name] = backend_key(config, self._environ)
+            except ConfigError as error:
+                raise ConfigError(f"backends.{name}.{error}") from error
+            known = self.fleet.backends.get(name)
+            if known is not None and known.config == config and self._keys.get(name) == keys[name]:
+                states[name] = known
+                upstreams[name] = before[name]
+                continue
+            states[name] = BackendState(name, config, adapter(config.type))
+            upstreams[name] = Upstream(
+                config,
+                states[name].adapter,
+                keys[name],
+                self.telemetry.outgoing_traceparent if self._tracer is not None else None,
+            )
+        ring = KeyRing.build(settings, self._environ)
+        self._keys = keys
+        return _Parts(states, Upstreams(upstreams, self.prober.nudge), ring)
+
+    def _http_for(self, name: str) -> BackendHttp:
+        return BackendHttp(self.gateway.state.upstreams.of(name))
+
+    def _report(self, name: str, probe: Probe) -> None:
+        if self.fleet.report(name, probe):
+            state = self.gateway.state
+            table = RouteTable(state.table.settings, self.fleet)
+            self.gateway.state = state._replace(table=table)
+            self._note_table(table)
+        self.waiting.notify()
+
+    def _note_table(self, table: RouteTable) -> None:
+        self.metrics.configured(
+            self.fleet.backends,
+            [
+                (state.backend.name, route.name)
+                for route in table.models.values()
+                for state in route.states
+            ],
+        )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server; it says so as soon as it has been told to stop."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell who waits for it."""
+        await super().startup(sockets)
+        self.ready.set()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop taking work; a second SIGINT stops at once."""
+        self._gateway.draining = True
+        super().handle_exit(sig, frame)
+
+
+def _server(gateway: Gateway, grace: float) -> _Server:
+    protocol: Any = type("GatewayProtocol", (SynapseProtocol,), {"gateway": gateway})
+    config = uvicorn.Config(
+        make_app(gateway),
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(grace)),
+        backlog=BACKLOG,
+    )
+    return _Server(config, gateway)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket.
+
+    Raises:
+        ConfigError: The port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror}; "
+            "stop what uses it, or choose another with --port"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+class Running(NamedTuple):
+    """A gateway that serves within this process."""
+
+    url: str
+    runtime: Runtime
+    server: _Server
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    environ: Mapping[str, str] | None = None,
+) -> AsyncIterator[Running]:
+    """Serve within the current event loop, for tests and for embedding.
+
+    Args:
+        settings: The configuration.
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one.
+        environ: Environment that keys and the like are looked up in.
+    """
+    runtime = Runtime({} if environ is None else environ)
+    await runtime.start(settings, "")
+    listener = _listen(host, port)
+    server = _server(runtime.gateway, settings.limits.shutdown_grace)
+    with server_without_signals(server):
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await server.ready.wait()
+            name = listener.getsockname()
+            yield Running(f"http://{host}:{name[1]}", runtime, server)
+        finally:
+            server.should_exit = True
+            # what still runs at the end of a test is not waited for
+            server.config.timeout_graceful_shutdown = 1
+            await task
+            await runtime.stop()
+
+
+@contextlib.contextmanager
+def server_without_signals(server: _Server) -> Any:
+    """Leave the process's signals alone: the event loop belongs to somebody else."""
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    yield
+
+
+def serve(options: ServeOptions, environ: Mapping[str, str] | None = None) -> None:
+    """Run the gateway until it is told to stop.
+
+    Args:
+        options: Flags and environment, resolved.
+        environ: Process environment.
+
+    Raises:
+        ConfigError: It cannot start; the text says why and what to do.
+    """
+    env = dict(os.environ if environ is None else environ)
+    if options.redis_url:
+        env["SYNAPSE_REDIS_URL"] = options.redis_url
+    log = logs.setup(options.log_level, instance=options.instance_id, redact=Redactor())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(options, env, log))
+    finally:
+        log.close()
+
+
+def _loop_factory() -> Any:
+    import uvloop  # noqa: PLC0415 - only a server needs it
+
+    return uvloop.new_event_loop
+
+
+async def _serve(options: ServeOptions, environ: Mapping[str, str], log: logs.Logs) -> None:
+    loaded = load_for_serving(options, environ)
+    for warning in loaded.warnings:
+        _log.warning("%s", warning)
+    runtime = Runtime(environ, log.access, options.instance_id)
+    listeners = [_listen(options.host, options.port)]
+    if options.ollama_port:
+        listeners.append(_listen(options.host, options.ollama_port))
+    await runtime.start(loaded.settings, loaded.hash)
+    check_exposure(runtime.gateway.state.ring, options.host, on_loopback=options.on_loopback)
+    watcher: asyncio.Task[None] | None = None
+    if loaded.dialect is not Dialect.NONE:
+        watch = ConfigWatcher(
+            options.config_path,
+            environ,
+            loaded,
+            on_change=runtime.apply,
+            on_refused=runtime.refuse,
+        )
+        watcher = asyncio.create_task(watch.run())
+    server = _server(runtime.gateway, loaded.settings.limits.shutdown_grace)
+    _log.info("listening on %s port %d", options.host, options.port)
+    try:
+        await server.serve(sockets=listeners)
+    finally:
+        if watcher is not None:
+            watcher.cancel()
+        await runtime.stop()
