@@ -70,7 +70,7 @@ class Chat(Generating):
 class Completion(Generating):
     """Body of /v1/completions."""
 
-    prompt: str | list[str] | list[int] | list[list[int]] | UnsetType = UNSET
+    prompt: str | list[str | int | list[int]] | UnsetType = UNSET
     logprobs: Count = None
 
 

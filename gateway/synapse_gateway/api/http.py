@@ -14,6 +14,7 @@ from synapse_gateway import __version__, errors
 from synapse_gateway.api.catalog import model_object, visible_models
 from synapse_gateway.api.errors import render
 from synapse_gateway.api.openapi import describe, page
+from synapse_gateway.api.routes import OPENAI_ROUTES
 from synapse_gateway.auth.keys import Caller
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     _add_error_handlers(app)
     _add_health(app, gateway)
     _add_catalog(app, gateway)
+    _add_hot_paths(app)
     _add_description(app)
     return app
 
@@ -163,6 +165,16 @@ def _add_catalog(app: FastAPI, gateway: Gateway) -> None:
         if route is None or not caller.allows(route.name):
             raise errors.ModelNotFound(f"The model {model[:200]!r} does not exist.", param="model")
         return model_object(route)
+
+
+def _add_hot_paths(app: FastAPI) -> None:
+    """Make the hot paths known, so that another method gets 405 and not 404."""
+
+    async def elsewhere(request: Request) -> Response:
+        raise errors.RouteNotFound(f"There is no {request.scope['raw_path'].decode('latin-1')}.")
+
+    for path in OPENAI_ROUTES:
+        app.add_route(path, elsewhere, methods=["POST"], include_in_schema=False)
 
 
 def _add_description(app: FastAPI) -> None:

@@ -26,12 +26,12 @@ class SynapseProtocol(HttpToolsProtocol):
     """One caller's connection."""
 
     gateway: Gateway
+    """Set on the subclass that a server is given."""
     cycle: Any
     takes_chunks = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.gateway = self.app_state["gateway"]
         self._hot: Call | None = None
         self._head_bytes = 0
 
