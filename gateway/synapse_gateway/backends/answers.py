@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_MODELS = 2000
 """Models of one backend that are taken over; a list without end must not fill the memory."""
+EXTRA_TIMEOUT = 1.5
+"""Seconds that a probe waits for what it can do without."""
 MAX_TEXT = 200
 """Characters of a backend's own words that are kept."""
 
@@ -32,14 +34,14 @@ class Unreachable(Exception):
     """The backend gave no answer; the text is fit to be shown and names no address."""
 
 
-async def ask(http: Http, path: str) -> Reply:
+async def ask(http: Http, path: str, *, timeout: float = 5.0) -> Reply:
     """Send a GET.
 
     Raises:
         Unreachable: No answer came.
     """
     try:
-        return await http.request("GET", path)
+        return await http.request("GET", path, timeout=timeout)
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
         raise Unreachable(describe(error)) from error
 
@@ -47,7 +49,7 @@ async def ask(http: Http, path: str) -> Reply:
 async def ask_if_there(http: Http, path: str) -> Reply | None:
     """Send a GET for something that the backend may not have; None unless it answers 200."""
     try:
-        reply = await ask(http, path)
+        reply = await ask(http, path, timeout=EXTRA_TIMEOUT)
     except Unreachable:
         return None
     return reply if reply.status == 200 else None

@@ -27,6 +27,7 @@ class Chatterbox(OpenAICompatible):
 
     capabilities = frozenset({Capability.SPEECH})
     health_path = "/api/model-info"
+    busy_phrases = ("is not currently loaded",)
 
     async def models(
         self, http: Http, reply: Reply, *, listed: bool

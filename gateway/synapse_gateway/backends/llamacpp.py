@@ -45,8 +45,12 @@ class LlamaCpp(OpenAICompatible):
 
     capabilities = TEXT | PASSED_THROUGH | frozenset({Capability.TRANSCRIPTIONS})
     health_path = "/health"
-    context_phrases = ("exceeds the available context size", "input is too large to process")
+    context_phrases = ("exceeds the available context size", "is too large to process")
     busy_phrases = ("loading model",)
+    unsupported_phrases = (
+        "input is not supported",  # an image or audio for a text model
+        "does not support logits computation",  # text from an embedding model
+    )
 
     async def models(
         self, http: Http, reply: Reply, *, listed: bool
@@ -69,7 +73,7 @@ class LlamaCpp(OpenAICompatible):
         slots = answers.number(props.get("total_slots"))
         load = Load()
         if slots and not sleeping:
-            load = await self._load(http, props)
+            load = await self._load(http, props, slots)
         if sleeping and models:
             models = tuple(msgspec.structs.replace(model, state="cold") for model in models)
         return Probe(
@@ -83,10 +87,15 @@ class LlamaCpp(OpenAICompatible):
             version=answers.text(props.get("build_info")),
         )
 
-    async def _load(self, http: Http, props: dict[str, Any]) -> Load:
+    async def _load(self, http: Http, props: dict[str, Any], slots: int) -> Load:
         if props.get("endpoint_metrics") is not False:
-            found = await answers.ask_if_there(http, "/metrics")
-            gauges = read_gauges(found.body, (PROCESSING, DEFERRED)) if found is not None else {}
+            try:
+                reply = await answers.ask(http, "/metrics", timeout=answers.EXTRA_TIMEOUT)
+            except answers.Unreachable as error:
+                # It is served between two batches only, so a late answer means a busy engine.
+                late = isinstance(error.__cause__, TimeoutError)
+                return Load(busy=slots) if late else Load()
+            gauges = read_gauges(reply.body, (PROCESSING, DEFERRED)) if reply.status == 200 else {}
             if PROCESSING in gauges:
                 deferred = gauges.get(DEFERRED)
                 return Load(int(gauges[PROCESSING]), None if deferred is None else int(deferred))
@@ -95,8 +104,8 @@ class LlamaCpp(OpenAICompatible):
         found = await answers.ask_if_there(http, "/slots")
         if found is None:
             return Load()
-        slots = answers.items(answers.parse(found.body))
-        return Load(sum(slot.get("is_processing") is True for slot in slots))
+        listed = answers.items(answers.parse(found.body))
+        return Load(sum(slot.get("is_processing") is True for slot in listed))
 
     def refusal(self, status: int, body: bytes) -> Refusal | None:
         """Say what an error answer means; a prompt too long has a type of its own."""

@@ -29,6 +29,7 @@ class Ollama(OpenAICompatible):
     capabilities = TEXT | {Capability.OLLAMA, Capability.RESPONSES, Capability.MESSAGES}
     health_path = "/api/version"
     context_phrases = ("exceeds the context length", "exceeds maximum context length")
+    invalid_phrases = ("invalid format:", "must be of type")
     busy_phrases = ("server busy", "maximum pending requests exceeded")
 
     async def models(

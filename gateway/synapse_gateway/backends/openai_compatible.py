@@ -36,6 +36,10 @@ CONTEXT_PHRASES = (
 """How the engines that are often found behind a plain OpenAI URL say that a prompt is too long."""
 
 
+_PROMPT_STATUSES = (400, 413, 422, 500)
+"""Statuses with which engines refuse a prompt as too long."""
+
+
 class OpenAICompatible:
     """Adapter for `openai-compatible`."""
 
@@ -50,6 +54,11 @@ class OpenAICompatible:
     """How the kind says that it has no such model."""
     busy_phrases: ClassVar[tuple[str, ...]] = ()
     """How the kind says that it is full, where its status does not."""
+
+    invalid_phrases: ClassVar[tuple[str, ...]] = ()
+    """How the kind says that the request is at fault, though it answers with a 5xx."""
+    unsupported_phrases: ClassVar[tuple[str, ...]] = ()
+    """How the kind says that this model cannot do it, where its status is not 501."""
 
     async def probe(self, http: Http, health: str | None) -> Probe:
         """Look at the backend: health path, then models, then what the kind adds."""
@@ -94,12 +103,16 @@ class OpenAICompatible:
         known = answers.common_refusal(error)
         if known is not None:
             return known
-        if answers.says(error, self.missing_phrases):
-            return Refusal.MODEL_NOT_FOUND
-        if answers.says(error, self.busy_phrases):
-            return Refusal.OVERLOADED
-        if status in (400, 413, 422, 500) and answers.says(error, self.context_phrases):
+        if status in _PROMPT_STATUSES and answers.says(error, self.context_phrases):
             return Refusal.CONTEXT_EXCEEDED
+        for phrases, meaning in (
+            (self.missing_phrases, Refusal.MODEL_NOT_FOUND),
+            (self.busy_phrases, Refusal.OVERLOADED),
+            (self.invalid_phrases, Refusal.INVALID_REQUEST),
+            (self.unsupported_phrases, Refusal.NOT_SUPPORTED),
+        ):
+            if answers.says(error, phrases):
+                return meaning
         return None
 
     paths: ClassVar[Mapping[str, str]] = {}

@@ -49,7 +49,7 @@ class Sglang(OpenAICompatible):
             status=reply.status,
             detail="ok",
             models=models,
-            slots=answers.number(info.get("max_running_requests")) or None,
+            slots=_slots(info),
             busy=int(gauges[RUNNING]) if RUNNING in gauges else None,
             waiting=int(gauges[QUEUED]) if QUEUED in gauges else None,
             version=answers.text(info.get("version")),
@@ -61,3 +61,12 @@ class Sglang(OpenAICompatible):
             if found is not None:
                 return answers.mapping(answers.parse(found.body))
         return {}
+
+
+def _slots(info: dict[str, Any]) -> int | None:
+    """Return what the scheduler settled on, which is often less than what was asked for."""
+    settled = [
+        answers.number(state.get("effective_max_running_requests_per_dp")) or 0
+        for state in answers.items(info.get("internal_states"))
+    ]
+    return sum(settled) or answers.number(info.get("max_running_requests")) or None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from synapse_gateway.backends import answers
-from synapse_gateway.backends.base import Capability, Probe
+from synapse_gateway.backends.base import Capability, Probe, Refusal
 from synapse_gateway.backends.exposition import read_gauges, read_labelled
 from synapse_gateway.backends.openai_compatible import PASSED_THROUGH, TEXT, OpenAICompatible
 
@@ -43,6 +43,13 @@ class Vllm(OpenAICompatible):
         "the model's context length is only",
         "longer than the maximum model length",
     )
+
+    def refusal(self, status: int, body: bytes) -> Refusal | None:
+        """Say what an error answer means; an unknown model has a type and words of its own."""
+        error = answers.error_of(body)
+        if error.kind == "NotFoundError" and "does not exist" in error.message:
+            return Refusal.MODEL_NOT_FOUND
+        return super().refusal(status, body)
 
     async def describe(
         self, http: Http, reply: Reply, models: tuple[DiscoveredModel, ...] | None

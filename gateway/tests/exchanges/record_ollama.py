@@ -329,6 +329,7 @@ def record_embeddings(server: Ollama) -> None:
         {"model": EMBED, "input": words, "truncate": False},
     )
     keep("embed_unknown_model", "", "/api/embed", {"model": "nope", "input": "a"})
+    keep("embed_no_model", "", "/api/embed", {"input": "a"})
     keep(
         "embeddings",
         "the older route: not normalised",

@@ -101,6 +101,7 @@ def exchange(
     path: str,
     body: Any = None,
     on_chunk: Callable[[int], None] | None = None,
+    headers: str = "",
 ) -> Exchange:
     """Send the request and read the whole answer.
 
@@ -108,7 +109,7 @@ def exchange(
     """
     text = body if isinstance(body, str) else "" if body is None else json.dumps(body)
     done = Exchange(server=server, about=about, method=method, path=path, request=text)
-    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n{headers}"
     if body is not None:
         head += f"content-type: application/json\r\ncontent-length: {len(text.encode())}\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=120) as sock:
