@@ -65,6 +65,12 @@ def _parse_up(argv: Sequence[str]) -> argparse.Namespace:
     add("--embedded", action="store_true", help="with --backend: the embedded models as well")
     add("--backends-only", action="store_true", help="start the model servers without the gateway")
     add("--backends-port", type=_port, default=18081, help="first port tried for model servers")
+    add(
+        "--ollama-port",
+        type=int,
+        default=11434,
+        help="port that answers Ollama's API as well, if it is free; 0 for none",
+    )
     add("--state-dir", type=Path, help="where logs and state go (default: .synapse)")
     return parser.parse_args(argv)
 
@@ -130,6 +136,7 @@ def _up(options: argparse.Namespace) -> int:
         supervisor.terminate()
         supervisor.wait()
         return 130
+    supervisor.returncode = 0  # it outlives this process, which therefore never waits for it
     _say(f"ready after {time.monotonic() - begun:.1f} s")
     _say(summary(state, directory, stop_command(directory, default_directory())))
     return 0
@@ -195,11 +202,14 @@ def _plan(
     if embedded:
         backends = plans.find_backends_directory()
         processes = [plans.embedded_process(s, ports[s.name], backends) for s in embedded]
+    # Where an Ollama of the user's own has that port, it keeps it.
+    ollama = options.ollama_port if is_free(options.ollama_port) else 0
     if not options.backends_only:
-        processes.append(plans.gateway_process(options.port, directory.config))
+        processes.append(plans.gateway_process(options.port, ollama, directory.config))
     return plans.Plan(
         processes=processes,
         gateway_port=0 if options.backends_only else options.port,
+        ollama_port=0 if options.backends_only else ollama,
         foreign=[server.url for server in foreign],
         models=[name for server in foreign for name in server.models[:8]],
     )

@@ -14,6 +14,8 @@ from synapse_gateway.up.errors import UpError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_PACKAGE = Path(__file__).resolve().parents[1]
+
 READY_SECONDS = 120.0
 """How long a process may take to be ready; the slowest seen took 8 s on two busy cores."""
 
@@ -43,6 +45,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     processes: list[Process]
     gateway_port: int
     """Port of the gateway, 0 for backends only."""
+    ollama_port: int = 0
+    """Port on which the gateway answers Ollama's API as well, 0 for none."""
     foreign: list[str] = []
     """Servers of the user that the gateway routes to, by URL."""
     models: list[str] = []
@@ -162,7 +166,7 @@ def find_backends_directory() -> Path:
     Raises:
         UpError: It does not run from one.
     """
-    found = Path(__file__).resolve().parents[3] / "backends"
+    found = _PACKAGE.parents[1] / "backends"
     if not (found / "serving").is_dir():
         raise UpError(
             "the folder backends/ with the model servers is not beside this installation; "
@@ -188,17 +192,25 @@ def embedded_process(server: Embedded, port: int, backends: Path) -> Process:
     )
 
 
-def gateway_process(port: int, config: Path) -> Process:
-    """Return how to start the gateway on `port` with the configuration file `config`."""
+def gateway_process(port: int, ollama_port: int, config: Path) -> Process:
+    """Return how to start the gateway.
+
+    Args:
+        port: Port of its API.
+        ollama_port: Port that answers Ollama's API as well, 0 for none.
+        config: Its configuration file.
+    """
     return Process(
         name="gateway",
         title="gateway",
         command=[
             *(sys.executable, "-P", "-m", "synapse_gateway", "serve"),
             *("--host", "127.0.0.1", "--port", str(port), "--config", str(config)),
+            *("--ollama-port", str(ollama_port)),
         ],
         port=port,
         ready="/readyz",
-        environment={"PYTHONUNBUFFERED": "1"},
+        # Also where the package was found by a relative path, which means nothing elsewhere.
+        environment={"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(_PACKAGE.parent)},
         after_others=True,
     )

@@ -46,7 +46,7 @@ def _failover_lines(url: str, state: State) -> list[str]:
     ask = _post(f"{url}/v1/chat/completions", body, curl="curl -si").strip()
     return [
         "Kill the first chat server and ask again: the second answers, and x-synapse-fallback says",
-        "why. The first is back some 7 s later (5 s, and longer each time it ends):",
+        "why. The first is back some 6 s later (5 s, and longer each time it ends):",
         f"  kill -9 {first.id.pid}; {ask} | grep -iE '^x-synapse|content'",
     ]
 
@@ -100,5 +100,8 @@ def summary(state: State, directory: StateDirectory, stop: str) -> str:
             f"  curl {url}/v1/models; curl {url}/health; curl {url}/metrics",
             f"  {url}/docs",
         ]
+        if state.plan.ollama_port:
+            ollama = f"http://{LOOPBACK}:{state.plan.ollama_port}"
+            lines += [f"The same models for programs that speak to Ollama: {ollama}"]
     lines += ["", f"Logs: {directory.logs}/", f"Stop: {stop}", ""]
     return "\n".join(lines)

@@ -16,6 +16,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from synapse_gateway.up.identity import identify
 from synapse_gateway.up.ports import LOOPBACK
 from synapse_gateway.up.state import Phase, ProcessState, State, StateDirectory, Status
@@ -25,21 +27,28 @@ if TYPE_CHECKING:
 
     from synapse_gateway.up.plan import Plan, Process
 
-FIRST_DELAY = 5.0
-LONGEST_DELAY = 60.0
-WELL_AGAIN = 60.0
 POLL = 0.2
-GRACE = 30.0
-"""Seconds between SIGTERM and SIGKILL."""
 
 
-def restart_delay(failures: int) -> float:
-    """Seconds before the next start after so many ends in a row.
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the supervisor waits for what; seconds."""
 
-    >>> [restart_delay(n) for n in (1, 2, 3, 9)]
-    [5.0, 10.0, 20.0, 60.0]
-    """
-    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (failures - 1))
+    first_delay: float = 5.0
+    """Before the first new start of a process that has ended."""
+    longest_delay: float = 60.0
+    """Before any."""
+    well_again: float = 60.0
+    """After so long a life an end counts as the first again."""
+    grace: float = 30.0
+    """Between SIGTERM and SIGKILL."""
+
+    def restart_delay(self, failures: int) -> float:
+        """Return the seconds before the next start after so many ends in a row.
+
+        >>> [Pace().restart_delay(n) for n in (1, 2, 3, 9)]
+        [5.0, 10.0, 20.0, 60.0]
+        """
+        return min(self.longest_delay, self.first_delay * 2.0 ** (failures - 1))
 
 
 def answers(port: int, path: str) -> bool:
@@ -63,11 +72,13 @@ class _Child:
         directory: StateDirectory,
         changed: Callable[[], None],
         gave_up: asyncio.Event,
+        pace: Pace,
     ) -> None:
         self.process = process
         self.state = ProcessState()
         self.was_ready = asyncio.Event()
         self._gave_up = gave_up
+        self._pace = pace
         self._directory = directory
         self._changed = changed
         self._running: asyncio.subprocess.Process | None = None
@@ -89,11 +100,11 @@ class _Child:
                 self._become(Status.FAILED, problem)
                 self._gave_up.set()
                 return
-            failures = 1 if time.monotonic() - begun > WELL_AGAIN else failures + 1
+            failures = 1 if time.monotonic() - begun > self._pace.well_again else failures + 1
             self.state.restarts += 1
             self._become(Status.RESTARTING, problem)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), restart_delay(failures))
+                await asyncio.wait_for(stopping.wait(), self._pace.restart_delay(failures))
         self._become(Status.STOPPED)
 
     async def _live(self, stopping: asyncio.Event) -> str:
@@ -135,14 +146,14 @@ class _Child:
             )
 
     async def stop(self) -> None:
-        """End it gracefully, and by force after `GRACE` seconds."""
+        """End it gracefully, and by force after the grace."""
         running = self._running
         if running is None or running.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
             running.terminate()
         try:
-            await asyncio.wait_for(asyncio.shield(running.wait()), GRACE)
+            await asyncio.wait_for(asyncio.shield(running.wait()), self._pace.grace)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 running.kill()
@@ -164,9 +175,15 @@ class Supervisor:
     Args:
         plan: What to run.
         directory: Where logs and state go.
+        pace: How long to wait for what.
     """
 
-    def __init__(self, plan: Plan, directory: StateDirectory) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        directory: StateDirectory,
+        pace: Pace = Pace(),  # noqa: B008 - immutable
+    ) -> None:
         own = identify(os.getpid())
         if own is None:
             raise RuntimeError("this process cannot see itself")
@@ -174,7 +191,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._gave_up = asyncio.Event()
         self._children = [
-            _Child(process, directory, self._write, self._gave_up) for process in plan.processes
+            _Child(process, directory, self._write, self._gave_up, pace)
+            for process in plan.processes
         ]
         self._tasks: list[asyncio.Task[None]] = []
         self._state = State(
