@@ -113,6 +113,13 @@ class Speech(Body):
     stream_format: str | None = None
 
 
+class Show(Body):
+    """Body of /api/show."""
+
+    name: str | None = None
+    """An older name of `model`."""
+
+
 REQUIRED: dict[type[Body], tuple[str, ...]] = {
     Chat: ("messages",),
     Completion: ("prompt",),
@@ -121,8 +128,10 @@ REQUIRED: dict[type[Body], tuple[str, ...]] = {
     Rerank: ("query", "documents"),
     Messages: ("messages",),
     Speech: ("input",),
+    Show: (),
 }
 
+encode = msgspec.json.encode
 _DECODERS = {kind: msgspec.json.Decoder(kind).decode for kind in REQUIRED}
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?$", re.DOTALL)
 

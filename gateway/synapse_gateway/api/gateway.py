@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse_gateway.api.errors import render
+from synapse_gateway.api.ollama import OLLAMA_ROUTES, prepare_ollama
 from synapse_gateway.api.prepare import Resolver, prepare_json, prepare_multipart
 from synapse_gateway.api.routes import OPENAI_ROUTES
 from synapse_gateway.errors import RequestError
@@ -71,7 +72,7 @@ class Gateway:
         self.telemetry = telemetry
         self.draining = False
         """Whether the process has been told to stop."""
-        self.hot_paths = frozenset(path.encode() for path in OPENAI_ROUTES)
+        self.hot_paths = frozenset(path.encode() for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES))
         self._loop = asyncio.get_running_loop()
 
     def max_body(self, path: str) -> int:
@@ -95,6 +96,9 @@ class Gateway:
             state = self.state
             caller = await self._admit(call, state.ring, record)
             request = self._prepare(call, state.table, caller, record)
+            if isinstance(request, bytes):
+                self._answer_whole(call, record, request)
+                return
             self.budget.request(record.started)
             exchange = Exchange(
                 request, call, state.table, state.upstreams, self.waiting, self.budget
@@ -136,9 +140,11 @@ class Gateway:
 
     def _prepare(
         self, call: Call, table: RouteTable, caller: Caller, record: RequestRecord
-    ) -> ProxyRequest:
+    ) -> ProxyRequest | bytes:
         resolver = Resolver(table, caller, record)
-        route = OPENAI_ROUTES[call.path]
+        route = OPENAI_ROUTES.get(call.path)
+        if route is None:
+            return prepare_ollama(call, resolver, caller, record)
         prepare = prepare_multipart if route.body is None else prepare_json
         return prepare(route, call.body, call.headers, resolver, caller, record)
 
@@ -161,6 +167,15 @@ class Gateway:
             bytes_in=call.received,
             traceparent=trace.decode("ascii") if _GOOD_TRACE.fullmatch(trace) else "",
         )
+
+    @staticmethod
+    def _answer_whole(call: Call, record: RequestRecord, body: bytes) -> None:
+        record.bytes_out = len(body)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"x-request-id", record.id.encode()),
+        ]
+        call.whole(200, headers, body)
 
     def _answer(self, call: Call, record: RequestRecord, error: RequestError) -> None:
         """Answer with an error; nothing was sent before."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from synapse_gateway import __version__, errors
+from synapse_gateway.api.access import CallerOf
 from synapse_gateway.api.catalog import model_object, visible_models
 from synapse_gateway.api.errors import render
+from synapse_gateway.api.ollama import OLLAMA_ROUTES, add_ollama
 from synapse_gateway.api.openapi import describe, page
 from synapse_gateway.api.routes import OPENAI_ROUTES
-from synapse_gateway.auth.keys import Caller
 
 if TYPE_CHECKING:
     from synapse_gateway.api.gateway import Gateway
@@ -41,18 +42,10 @@ def make_app(gateway: Gateway) -> FastAPI:
     _add_error_handlers(app)
     _add_health(app, gateway)
     _add_catalog(app, gateway)
+    add_ollama(app, gateway)
     _add_hot_paths(app)
     _add_description(app)
     return app
-
-
-def _caller(request: Request) -> Caller:
-    gateway: Gateway = request.app.state.gateway
-    headers = dict(request.headers.raw)
-    return gateway.state.ring.authenticate(headers.get(b"authorization"), headers.get(b"x-api-key"))
-
-
-CallerOf = Annotated[Caller, Depends(_caller)]
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -173,7 +166,7 @@ def _add_hot_paths(app: FastAPI) -> None:
     async def elsewhere(request: Request) -> Response:
         raise errors.RouteNotFound(f"There is no {request.scope['raw_path'].decode('latin-1')}.")
 
-    for path in OPENAI_ROUTES:
+    for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES):
         app.add_route(path, elsewhere, methods=["POST"], include_in_schema=False)
 
 

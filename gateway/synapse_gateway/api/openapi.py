@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from fastapi.openapi.utils import get_openapi
 
+from synapse_gateway.api.ollama import OLLAMA_ROUTES
 from synapse_gateway.api.routes import OPENAI_ROUTES, HotRoute
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     document["security"] = [{"bearer": []}, {"header": []}, {}]
     for route in OPENAI_ROUTES.values():
         document["paths"][route.path] = {"post": _operation(route, schemas)}
+    for route_path, summary in OLLAMA_ROUTES.items():
+        document["paths"][route_path] = {"post": _ollama_operation(route_path, summary)}
     for path in document["paths"].values():
         for operation in path.values():
             _add_errors(operation)
@@ -103,6 +106,33 @@ def _operation(route: HotRoute, schemas: dict[str, Any]) -> dict[str, Any]:
             "200": {
                 "description": "The backend's answer, byte for byte.",
                 "content": _answer(route),
+            }
+        },
+    }
+
+
+def _ollama_operation(path: str, summary: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {"model": {"type": "string"}, "options": {"type": "object"}}
+    if path == "/api/chat":
+        properties["messages"] = {"type": "array", "items": {"type": "object"}}
+    elif path == "/api/embed":
+        properties["input"] = {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+        }
+    else:
+        properties["prompt"] = {"type": "string"}
+    if path in {"/api/chat", "/api/generate"}:
+        properties["stream"] = {"type": "boolean", "default": True}
+    schema = {"type": "object", "required": ["model"], "properties": properties}
+    return {
+        "tags": ["ollama"],
+        "summary": summary,
+        "operationId": path.strip("/").replace("/", "_"),
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "200": {
+                "description": "As Ollama answers.",
+                "content": {"application/json": {}, "application/x-ndjson": {}},
             }
         },
     }

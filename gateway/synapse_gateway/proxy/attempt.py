@@ -232,7 +232,11 @@ class Attempt:
             record.tokens_in = whole.tokens_in
             record.tokens_out = whole.tokens_out
             if self.form.whole is not None:
-                body = self.form.whole(body)
+                try:
+                    body = self.form.whole(body)
+                except ValueError:
+                    self._settle(Outcome.MALFORMED)
+                    return
         now = self._loop.time()
         self._record.first_content = record.first_content = now
         record.bytes_out = len(body)

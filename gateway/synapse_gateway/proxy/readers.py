@@ -21,7 +21,11 @@ class Translator(Protocol):
     """Turns the events of one API into another's."""
 
     def feed(self, event: bytes) -> bytes:
-        """Return what an event's data becomes; may be nothing yet."""
+        """Return what an event's data becomes; may be nothing yet.
+
+        Raises:
+            ValueError: It is not what the backend's API describes.
+        """
         ...
 
     def finish(self) -> bytes:
@@ -128,7 +132,11 @@ class TranslatingReader(StreamReader):
             if meaning is Meaning.CONTENT or meaning is Meaning.END:
                 self.content = True
             if event.data is not None and event.data != b"[DONE]":
-                out.append(self._translator.feed(event.data))
+                try:
+                    out.append(self._translator.feed(event.data))
+                except ValueError:
+                    self.failure = Outcome.MALFORMED_EVENT
+                    break
         return b"".join(out)
 
     def end(self) -> bytes:
