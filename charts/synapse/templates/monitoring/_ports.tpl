@@ -10,7 +10,7 @@
                                        named after a component want it, all others are always shipped
 */}}
 {{- define "synapse.watched" -}}
-{{- $needs := dict "gpu" "dcgm-exporter" "litellm" "litellm-proxy" "redis" "terminal-feed-redis" "redis-exporter" "terminal-feed-redis" -}}
+{{- $needs := dict "gateway" "synapse-gateway" "backends" "synapse-gateway" "gpu" "dcgm-exporter" "litellm" "litellm-proxy" "redis" "terminal-feed-redis" "redis-exporter" "terminal-feed-redis" -}}
 {{- if hasKey $needs .subject -}}
 {{- hasKey .catalog (get $needs .subject) -}}
 {{- else if eq .subject "vllm" -}}
