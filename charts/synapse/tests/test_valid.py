@@ -1,0 +1,46 @@
+"""Every object is one that an API server takes, from the oldest Kubernetes to the newest."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charts.synapse.tests.chart import ALL_VALUES, ROOT, identify, template, tool
+
+KUBERNETES = ["1.26", "1.30", "1.34", "1.37"]
+
+
+def _validator_module() -> Any:
+    name = "chart_validate_manifests"
+    if name not in sys.modules:
+        path = ROOT / "hack" / "tools" / "validate_manifests.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="module", params=KUBERNETES)
+def version_and_validator(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    tool("kubernetes-validate")
+    tool("crds")
+    return request.param, _validator_module().Validator(request.param)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", ALL_VALUES, ids=identify)
+def test_an_api_server_takes_every_object(
+    values: Path, version_and_validator: tuple[str, Any]
+) -> None:
+    version, validator = version_and_validator
+    text = template(values, kube_version=version)
+    documents = _validator_module().load_documents(text)
+    assert documents
+    assert list(validator.problems(documents)) == []
