@@ -275,7 +275,8 @@ class _Reader:
                 return name
         parts = urlsplit(backend.url)
         host = parts.hostname or ""
-        name = host.split(".")[0] if host[:1].isalpha() else re.sub(r"[^0-9a-f]+", "-", host)
+        is_address = ":" in host or host[:1].isdecimal()
+        name = re.sub(r"[.:]+", "-", host) if is_address else host.split(".")[0]
         wishes = itertools.chain(
             (name, f"{name}-{parts.port or parts.scheme}"),
             (f"{name}-{number}" for number in itertools.count(2)),

@@ -66,9 +66,6 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     """
     findings = Findings()
     root = source.parse(source.read_text(path), str(path), findings)
-    if root is None:
-        findings.raise_errors()
-        raise ConfigError(f"{path}: holds nothing")  # pragma: no cover - parse noted why
     dialect = detect(root)
     settings, places = _read(dialect, root, str(path), environ, findings)
     settings = _with_absolute_files(settings, path.absolute().parent)
@@ -169,8 +166,6 @@ def _with_groups(
         root = source.parse(source.read_text(path), str(path), findings)
     except ConfigError as error:
         findings.error(places.at("groups_file"), str(error))
-        return settings, places
-    if root is None:
         return settings, places
     added, added_places = read_groups(root, str(path), findings)
     for section, entries in (("keys", added.keys), ("groups", added.groups)):

@@ -26,10 +26,12 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a native configuration file."""
     schema = msgspec.json.schema(Settings)
     definitions = schema["$defs"]
-    for name, documentation in field_docs().items():
-        properties = definitions.get(name, {}).get("properties", {})
-        for field in properties.keys() & documentation.keys():
-            properties[field] = _described(properties[field], documentation[field])
+    documentation = field_docs()
+    for name, definition in definitions.items():
+        definition["description"] = _as_yaml(definition["description"])
+        for field, schema_of_field in definition.get("properties", {}).items():
+            description = documentation[name][field]
+            definition["properties"][field] = {"description": description, **schema_of_field}
     routes = definitions["Settings"]["properties"]["routes"]
     routes["additionalProperties"] = {
         "anyOf": [
@@ -74,10 +76,6 @@ def _as_yaml(text: str) -> str:
     """Write Python's constants as a configuration file does."""
     words = {"None": "`null`", "True": "`true`", "False": "`false`"}
     return re.sub(r"\b(?:None|True|False)\b", lambda match: words[match[0]], text)
-
-
-def _described(schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"description": description, **schema}
 
 
 def render_reference() -> str:

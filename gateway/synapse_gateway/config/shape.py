@@ -247,24 +247,20 @@ def _kept(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(node: Node) -> Any:
-    match node:
-        case Scalar():
-            return node.value
-        case Sequence():
-            return [_plain(item) for item in node.items]
-        case Mapping():
-            return {name: _plain(child) for name, (_, child) in node.entries.items()}
+    if isinstance(node, Mapping):
+        return {name: _plain(child) for name, (_, child) in node.entries.items()}
+    if isinstance(node, Sequence):
+        return [_plain(item) for item in node.items]
+    return node.value
 
 
 def _describe(node: Node) -> str:
-    match node:
-        case Mapping():
-            return "a mapping"
-        case Sequence():
-            return f"a list of {len(node.items)}"
-        case Scalar(value=None):
-            return "nothing"
-        case Scalar():
-            text = _CREDENTIALS.sub("//***@", node.text)
-            text = text if len(text) <= 60 else text[:57] + "..."
-            return repr(text) if isinstance(node.value, str) else text
+    if isinstance(node, Mapping):
+        return "a mapping"
+    if isinstance(node, Sequence):
+        return f"a list of {len(node.items)}"
+    if node.value is None:
+        return "nothing"
+    text = _CREDENTIALS.sub("//***@", node.text)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return repr(text) if isinstance(node.value, str) else text

@@ -34,9 +34,11 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+# 40 digits at most: a SHA-256 that happens to have no letters stays text
 _INT = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
 _FLOAT = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?|[-+]?\.inf|\.nan", re.IGNORECASE
+    r"[-+]?(?:\.[0-9]{1,40}|[0-9]{1,40}(?:\.[0-9]{0,40})?)(?:e[-+]?[0-9]{1,3})?|[-+]?\.inf|\.nan",
+    re.IGNORECASE,
 )
 
 
@@ -47,6 +49,8 @@ class Scalar:
     line: int
     text: str
     value: str | int | float | bool | None
+    plain: bool = True
+    """Whether it stands there without quotes."""
     size: int = 1
 
 
@@ -91,8 +95,8 @@ def read_text(path: FilePath) -> str:
         raise ConfigError(f"{path}:{line}: must be UTF-8 text") from error
 
 
-def parse(text: str, file: str, findings: Findings) -> Mapping | None:
-    """Return the mapping that a YAML or JSON text holds, or None after noting why there is none.
+def parse(text: str, file: str, findings: Findings) -> Mapping:
+    """Return the mapping that a YAML or JSON text holds; an empty one if it was refused.
 
     Args:
         text: The whole file.
@@ -107,16 +111,16 @@ def parse(text: str, file: str, findings: Findings) -> Mapping | None:
         for event in yaml.parse(text, Loader=_LOADER):
             composer.take(event)
     except _Stop:
-        return None
+        return Mapping(1, {})
     except yaml.YAMLError as error:
         findings.error(Place(file, _error_line(error)), f"is not YAML: {_error_text(error)}")
-        return None
+        return Mapping(1, {})
     root = composer.root
     if isinstance(root, Mapping):
         return root
-    got = "nothing" if root is None or root.size == 1 else "a list"
+    got = "a list" if isinstance(root, Sequence) else repr(root.text) if root else "nothing"
     findings.error(Place(file, 1), f"must hold a mapping, such as 'backends: ...' (got {got})")
-    return None
+    return Mapping(1, {})
 
 
 def _error_line(error: yaml.YAMLError) -> int:
@@ -198,7 +202,7 @@ class _Composer:
         if event.tag not in (None, "!", _STR_TAG):
             self._stop(line, f"must carry no tag (got {event.tag})")
         plain = event.tag is None and event.implicit[0]
-        return Scalar(line, event.value, resolve(event.value) if plain else event.value)
+        return Scalar(line, event.value, resolve(event.value) if plain else event.value, plain)
 
     def _close(self, closed: _Open) -> Node:
         if not closed.is_mapping:
@@ -242,17 +246,20 @@ class _Composer:
             )
 
     def _take_value(self, parent: _Open, key: Scalar, node: Node) -> None:
-        if key.text == _MERGE and key.value == _MERGE:
+        if key.text == _MERGE and key.plain:
             parent.merged.append(node)
         elif not parent.ignore:
             parent.entries[key.text] = (key.line, node)
         parent.key = None
 
     def _path(self) -> Path:
-        return tuple(
-            (open_.key.text if open_.key else "?") if open_.is_mapping else len(open_.items)
-            for open_ in self._open
-        )
+        steps: list[str | int] = []
+        for open_ in self._open:
+            if not open_.is_mapping:
+                steps.append(len(open_.items))
+            elif open_.key is not None:
+                steps.append(open_.key.text)
+        return tuple(steps)
 
     def _stop(self, line: int, message: str) -> NoReturn:
         self._findings.error(Place(self._file, line, self._path()), message)
