@@ -13,7 +13,7 @@ from synapse_gateway.ollama_api.errors import (
     error_line,
     unknown_model,
 )
-from synapse_gateway.ollama_api.requests import Reply, Translated, to_openai
+from synapse_gateway.ollama_api.requests import OnlyOllamaCan, Reply, Translated, to_openai
 from synapse_gateway.ollama_api.responses import (
     JSON,
     NDJSON,
@@ -28,6 +28,7 @@ __all__ = [
     "NDJSON",
     "Clock",
     "OllamaRequestError",
+    "OnlyOllamaCan",
     "Reply",
     "StreamTranslator",
     "Translated",

@@ -65,6 +65,18 @@ class Translated(msgspec.Struct, frozen=True):
     dimensions: int = 0
 
 
+class OnlyOllamaCan(OllamaRequestError):
+    """The request is right, but only an Ollama can serve it.
+
+    Attributes:
+        request: What is known of it; its `path` and `body` are empty.
+    """
+
+    def __init__(self, field: str, sentence: str, request: Translated) -> None:
+        super().__init__(field, sentence)
+        self.request = request
+
+
 class _Common(msgspec.Struct):
     model: str | None = None
     keep_alive: int | float | str | None = None
@@ -143,8 +155,8 @@ def to_openai(path: str, body: bytes) -> Translated:
         body: The request's body, JSON.
 
     Raises:
-        OllamaRequestError: The body is not a request of that path, or asks for what no OpenAI
-            backend can be asked.
+        OllamaRequestError: The body is not a request of that path.
+        OnlyOllamaCan: It is one, but asks for what no OpenAI backend can be asked.
         KeyError: The path is none of these.
     """
     return _TRANSLATIONS[path](body)
@@ -173,8 +185,9 @@ def _generate(body: bytes) -> Translated:
         raise OllamaRequestError("raw", "raw mode does not support template, system, or context")
     if not request.prompt:
         return _immediate(request.model, keep_alive, Reply.GENERATE)
-    _refuse_what_only_ollama_can(request)
     out = _body(request, request.model)
+    known = Translated("", b"", out.model, out.stream, Reply.GENERATE, "", keep_alive)
+    _refuse_what_only_ollama_can(request, known)
     if request.raw:
         return _translated(COMPLETIONS, _raw(out, request), Reply.GENERATE, keep_alive)
     content = content_with_images(request.prompt, request.images, "images")
@@ -220,20 +233,19 @@ _TRANSLATIONS = {
 }
 
 
-def _refuse_what_only_ollama_can(request: _Generate) -> None:
+def _refuse_what_only_ollama_can(request: _Generate, known: Translated) -> None:
     """Refuse what would silently be lost: other engines keep to their own template and tokens."""
     if request.template:
-        raise OllamaRequestError(
-            "template", "template is not supported for this model; send the whole prompt with raw"
-        )
-    if request.context:
-        raise OllamaRequestError(
-            "context", "context is not supported for this model; send the conversation to /api/chat"
-        )
-    if request.suffix:
-        raise OllamaRequestError("suffix", f"{request.model} does not support insert")
-    if request.raw and request.images:
-        raise OllamaRequestError("images", "images are not supported in raw mode for this model")
+        field, text = "template", "template is not supported for this model; use raw instead"
+    elif request.context:
+        field, text = "context", "context is not supported for this model; use /api/chat instead"
+    elif request.suffix:
+        field, text = "suffix", f"{request.model} does not support insert"
+    elif request.raw and request.images:
+        field, text = "images", "images are not supported in raw mode for this model"
+    else:
+        return
+    raise OnlyOllamaCan(field, text, known)
 
 
 def _body(request: _Generating, model: str) -> _OpenAIBody:

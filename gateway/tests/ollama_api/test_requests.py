@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire import load
 
-from synapse_gateway.ollama_api import OllamaRequestError, Reply, to_openai, unknown_model
+from synapse_gateway.ollama_api import (
+    OllamaRequestError,
+    OnlyOllamaCan,
+    Reply,
+    Translated,
+    to_openai,
+    unknown_model,
+)
 
 PATHS = [reply.value for reply in Reply]
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
@@ -233,13 +240,17 @@ def test_raw_generate_says_its_schema_in_both_words() -> None:
         ({"context": [1, 2]}, "context"),
         ({"suffix": "b"}, "suffix"),
         ({"raw": True, "images": [PNG]}, "images"),
-        ({"raw": True, "system": "b"}, "raw"),
     ],
 )
-def test_what_would_be_lost_is_refused(body: dict[str, Any], field: str) -> None:
-    error = refusal("/api/generate", {"model": "m", "prompt": "a", **body})
-    assert error.field == field
-    assert error.status == 400
+def test_what_would_be_lost_is_refused_as_what_only_ollama_can(
+    body: dict[str, Any], field: str
+) -> None:
+    error = refusal(
+        "/api/generate", {"model": "m", "prompt": "a", "keep_alive": 3, "stream": False, **body}
+    )
+    assert (error.field, error.status) == (field, 400)
+    assert isinstance(error, OnlyOllamaCan)
+    assert error.request == Translated("", b"", "m", False, Reply.GENERATE, "", 3)
 
 
 @pytest.mark.parametrize(
