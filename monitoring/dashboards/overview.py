@@ -79,7 +79,7 @@ NOW = Row(
             "Waiting",
             "Requests in the gateway's queues.",
             "none",
-            (Query(f"sum(synapse_queue_length{{{NAMESPACE}}})"),),
+            (Query(f"sum(synapse_queue_length{{{NAMESPACE}}}) or vector(0)"),),
             kind="stat",
             width=4,
             thresholds=(Threshold(0, "green"), Threshold(1, "orange")),
