@@ -133,6 +133,8 @@ class Call:
 
     def start(self, status: int, headers: Headers, length: int | None, first: bytes) -> None:
         """Send the head and the first bytes of the body."""
+        if self.gone:
+            return
         self._started = True
         self.status = status
         parts = self.protocol.head_parts(status)
@@ -155,12 +157,16 @@ class Call:
 
     def write(self, data: bytes) -> None:
         """Send bytes of the body."""
+        if self.gone:
+            return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self.protocol.transport.write(data)
 
     def finish(self) -> None:
         """End the body properly."""
+        if self.gone:
+            return
         if self._chunked:
             self.protocol.transport.write(b"0\r\n\r\n")
         self._end()
@@ -180,6 +186,8 @@ class Call:
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
+        if self.gone:
+            return
         self._started = True
         self.status = status
         parts = self.protocol.head_parts(status)
@@ -199,6 +207,11 @@ class Call:
         self._resume = resume
 
     # what the protocol tells
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is closed, or about to be."""
+        return self.protocol.transport.is_closing()
 
     @property
     def started(self) -> bool:

@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import time
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse_gateway.api.errors import render
@@ -161,7 +162,7 @@ class Gateway:
             id=identity,
             method="POST",
             route=call.path,
-            started=self._loop.time(),
+            started=monotonic(),
             started_unix=time.time(),
             client=client[0] if client else "",
             bytes_in=call.received,
@@ -188,7 +189,7 @@ class Gateway:
         call.whole(status, headers, body)
 
     def _finish(self, call: Call, record: RequestRecord, caller: Caller | None) -> None:
-        record.ended = now = self._loop.time()
+        record.ended = now = monotonic()
         record.status = call.status or (499 if record.disconnected else 0)
         attempts = record.attempts
         if attempts:

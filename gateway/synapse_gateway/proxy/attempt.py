@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from synapse_gateway.proxy.connection import Broken
@@ -112,7 +113,7 @@ class Attempt:
     def begin(self, connection: UpstreamConnection, head: bytes, body: bytes) -> None:
         """Send the request."""
         self._connection = connection
-        self._last = self._loop.time()
+        self._last = monotonic()
         self._caller.on_flow(self._pause, self._resume)
         connection.send(head, body, self)
         if not self.done.done():
@@ -126,7 +127,7 @@ class Attempt:
 
     def on_head(self, status: int, headers: Headers) -> None:
         """Decide how the body is read."""
-        self._record.head = self._loop.time()
+        self._record.head = monotonic()
         self._record.status = self.status = status
         self.headers = headers
         if status >= 400:
@@ -160,7 +161,7 @@ class Attempt:
 
     def on_body(self, data: bytes) -> None:
         """Take a part of the body."""
-        self._last = self._loop.time()
+        self._last = monotonic()
         if self._phase is _Phase.STREAM:
             self._on_stream(data)
         elif self.committed:
@@ -237,7 +238,7 @@ class Attempt:
                 except ValueError:
                     self._settle(Outcome.MALFORMED)
                     return
-        now = self._loop.time()
+        now = monotonic()
         self._record.first_content = record.first_content = now
         record.bytes_out = len(body)
         self.committed = True
@@ -272,7 +273,7 @@ class Attempt:
         self._request.record.bytes_out += len(data)
 
     def _commit(self) -> None:
-        now = self._loop.time()
+        now = monotonic()
         self._record.first_content = self._request.record.first_content = now
         self.committed = True
         body = self.body
@@ -303,7 +304,7 @@ class Attempt:
     def _resume(self) -> None:
         if self._paused and self._connection is not None and not self.done.done():
             self._paused = False
-            self._last = self._loop.time()
+            self._last = monotonic()
             self._connection.resume()
 
     def _due(self) -> float:
@@ -325,7 +326,7 @@ class Attempt:
     def _on_timer(self) -> None:
         # deadlines move with every chunk: looking again when one may be over is cheaper than
         # setting a timer each time
-        now = self._loop.time()
+        now = monotonic()
         due = self._due()
         if now < due:
             self._timer = self._loop.call_at(due, self._on_timer)
@@ -339,7 +340,7 @@ class Attempt:
     def _settle(self, outcome: Outcome) -> None:
         if self.done.done():
             return
-        self._record.ended = self._loop.time()
+        self._record.ended = monotonic()
         self._record.last_byte = self._last
         if self._timer is not None:
             self._timer.cancel()

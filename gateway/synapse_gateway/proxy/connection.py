@@ -103,6 +103,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     # what an exchange calls
 
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be sent on it, as far as this side knows."""
+        return not self.closed and not self._transport.is_closing()
+
     def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
         """Send a request; the receiver hears of the response.
 

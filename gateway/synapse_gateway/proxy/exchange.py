@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from synapse_gateway import errors
@@ -115,7 +116,7 @@ class Exchange:
             errors.RequestError: There is nothing left to try.
         """
         while True:
-            now = self._loop.time()
+            now = monotonic()
             if now >= self._request.deadline:
                 raise errors.GatewayTimeout("The request's time ran out before it was answered.")
             choice = self._look(now)
@@ -167,8 +168,8 @@ class Exchange:
             return None
         pause = BACK_OFF[min(self._repeats, len(BACK_OFF) - 1)]
         self._repeats += 1
-        await asyncio.sleep(min(pause, max(0.0, self._request.deadline - self._loop.time())))
-        now = self._loop.time()
+        await asyncio.sleep(min(pause, max(0.0, self._request.deadline - monotonic())))
+        now = monotonic()
         candidate = self._choose(now, []).candidate
         if candidate is not None:
             self._check_budget(now)
@@ -222,7 +223,7 @@ class Exchange:
         if retry_at > now:
             until = min(until, retry_at)
         await self._waiting.wait(self._place, until - now)
-        self._request.record.queued += self._loop.time() - now
+        self._request.record.queued += monotonic() - now
 
     def _leave_queue(self) -> None:
         if self._place is not None:
@@ -230,7 +231,7 @@ class Exchange:
             self._place = None
 
     def _no_place(self, why: str, retry_at: float) -> errors.RequestError:
-        wait = max(1.0, retry_at - self._loop.time())
+        wait = max(1.0, retry_at - monotonic())
         name = self._request.record.model_asked or "this request"
         return errors.Unavailable(
             f"No backend for {name!r} is free. {why}", code="no_capacity", retry_after=wait
@@ -249,7 +250,7 @@ class Exchange:
             backend=state.backend.name,
             model=self._route.name,
             order=candidate.order,
-            started=self._loop.time(),
+            started=monotonic(),
         )
         request_record.attempts.append(record)
         state.start()
@@ -261,7 +262,7 @@ class Exchange:
                 outcome = self._refine(candidate, attempt, outcome)
                 retry_after = parse_retry_after(attempt.headers)
         finally:
-            now = self._loop.time()
+            now = monotonic()
             record.outcome = outcome.value
             record.ended = record.ended or now
             state.end(outcome, now, retry_after)
@@ -285,7 +286,7 @@ class Exchange:
         record.reused = connection is not None
         while True:
             if connection is None:
-                connect = min(candidate.timeouts.connect, request.deadline - self._loop.time())
+                connect = min(candidate.timeouts.connect, request.deadline - monotonic())
                 try:
                     connection = await upstream.pool.connect(max(connect, 0.001))
                 except ConnectFailed as failed:
@@ -402,7 +403,7 @@ class Exchange:
 
     def _soonest(self) -> float:
         """Return the seconds until a target may be asked again."""
-        now = self._loop.time()
+        now = monotonic()
         candidates = [candidate for order in self._plan.orders for candidate in order]
         return max(1.0, min((back_at(c, now) for c in candidates), default=now) - now)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -82,10 +83,10 @@ class Pool:
 
     def take(self) -> UpstreamConnection | None:
         """Return the idle connection that was used last, if there is one."""
-        oldest = self._loop.time() - MAX_IDLE_SECONDS
+        oldest = monotonic() - MAX_IDLE_SECONDS
         while self._idle:
             connection, _ = self._idle.popitem()
-            if connection.closed:
+            if not connection.usable:
                 continue
             if connection.idle_since < oldest:
                 connection.abort()
@@ -131,7 +132,7 @@ class Pool:
         if self._closing or len(self._idle) >= MAX_IDLE:
             connection.abort()
             return
-        connection.idle_since = self._loop.time()
+        connection.idle_since = monotonic()
         self._idle[connection] = None
 
     def _on_closed(self, connection: UpstreamConnection) -> None:
