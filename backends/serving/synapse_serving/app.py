@@ -31,7 +31,7 @@ class State:
         self.stop: Callable[[], None] = lambda: None
 
 
-def create_app(  # noqa: PLR0913 - each is a part of the server, and all are named
+def create_app(
     *,
     title: str,
     options: Options,

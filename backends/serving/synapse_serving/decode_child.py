@@ -11,6 +11,7 @@ playlist inside a file reaches neither the network nor other files.
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -24,6 +25,7 @@ FORMATS = (
 )
 MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 1_000, 384_000
+STREAMED_WAV = 0x7FFFF000
 
 
 class RefusedError(Exception):
@@ -70,6 +72,8 @@ def open_audio(source: Any) -> tuple[Any, Any]:
             metadata_errors="replace",
         )
     except (av.FFmpegError, ValueError, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOMEM:
+            raise MemoryError from error
         raise RefusedError("the file is not a known audio format", 415) from error
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
@@ -78,10 +82,33 @@ def open_audio(source: Any) -> tuple[Any, Any]:
         raise RefusedError("the file holds no sound", 415)
     stream = container.streams.audio[0]
     if not 1 <= stream.channels <= MAX_CHANNELS:
-        raise RefusedError(f"the file has {stream.channels} channels; at most {MAX_CHANNELS}", 400)
+        raise RefusedError(
+            f"the file has {stream.channels} channels; 1 to {MAX_CHANNELS} are read", 400
+        )
     if not MIN_RATE <= stream.rate <= MAX_RATE:
-        raise RefusedError(f"the file's sample rate is {stream.rate} Hz; at most {MAX_RATE}", 400)
+        raise RefusedError(
+            f"the file has {stream.rate} samples a second; {MIN_RATE} to {MAX_RATE} are read", 400
+        )
     return container, stream
+
+
+def check_wav_is_whole(source: Any) -> None:
+    """Refuse a WAV file that holds less than its data chunk promises; FFmpeg would not mind.
+
+    Raises:
+        RefusedError: It is cut off.
+    """
+    head = source.read(4096)
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    place = head.find(b"data", 12)
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE" or not 12 <= place <= len(head) - 8:
+        return
+    promised = int.from_bytes(head[place + 4 : place + 8], "little")
+    there = size - place - 8
+    # Programs that write to a pipe do not know the length, and write about 2 or 4 GiB.
+    if promised < STREAMED_WAV and there < promised * 0.98 - 4096:
+        raise RefusedError(f"the file ends early: {there} bytes of {promised} of sound", 400)
 
 
 def promised_seconds(container: Any, stream: Any) -> float:
@@ -98,7 +125,7 @@ class Decoder:
         """Samples at ``rate`` Hz go to ``sink``, at most ``max_seconds`` of them."""
         import av  # noqa: PLC0415 - see open_audio
 
-        self._errors = (av.InvalidDataError, av.EOFError)
+        self._errors = av.FFmpegError
         self._resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
         self._max = int(max_seconds * rate)
         self._rate = rate
@@ -116,19 +143,24 @@ class Decoder:
         try:
             for packet in container.demux(stream):
                 self._packet(packet)
-        except self._errors:
-            self.broken += 1
+        except self._errors as error:
+            self._broken(error)
         self._write(self._resampler.resample(None))
 
     def _packet(self, packet: Any) -> None:
         self.packets += 1
         try:
             frames = packet.decode()
-        except self._errors:
-            self.broken += 1
+        except self._errors as error:
+            self._broken(error)
             return
         for frame in frames:
             self._write(self._resampler.resample(frame))
+
+    def _broken(self, error: OSError) -> None:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError
+        self.broken += 1
 
     def _write(self, frames: list[Any]) -> None:
         for frame in frames:
@@ -145,6 +177,7 @@ def decode(source: Any, sink: Any, rate: int, max_seconds: float) -> dict[str, A
     Raises:
         RefusedError: When the file is not whole, sound audio within the limits.
     """
+    check_wav_is_whole(source)
     container, stream = open_audio(source)
     promised = promised_seconds(container, stream)
     if promised > max_seconds * 1.5:
@@ -179,7 +212,7 @@ def main() -> int:
             report = decode(source, sink, options.rate, options.max_seconds)
     except RefusedError as error:
         report = {"error": str(error), "status": error.status}
-    except MemoryError:
+    except (MemoryError, ImportError):  # a library that does not fit is not loaded
         report = {"error": "decoding the file takes too much memory", "status": 413}
     sys.stderr.write(json.dumps(report) + "\n")
     return 1 if "error" in report else 0

@@ -203,7 +203,7 @@ def _openai_routes(transcriber: Transcriber) -> APIRouter:
     router = APIRouter()
 
     @router.post("/v1/audio/transcriptions", summary="OpenAI: the text of a recording")
-    async def transcriptions(  # noqa: PLR0913 - the fields of OpenAI's form
+    async def transcriptions(
         *,
         file: Upload,
         model: Annotated[str, Form()] = "whisper",
