@@ -25,6 +25,8 @@ _EXTERNAL = {
     "down": ("synapse_gateway.up", "main_down", "stop what `up` started"),
 }
 """Commands that parse their own arguments: module, function, help."""
+EXPLAIN = "routes explain"
+"""A command of two words beside `routes [FILE]`, which argparse cannot tell apart itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +48,8 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments and arguments[0] in _EXTERNAL:
         module, function, _ = _EXTERNAL[arguments[0]]
         return int(getattr(importlib.import_module(module), function)(arguments[1:]) or 0)
+    if " ".join(arguments[:2]) == EXPLAIN:
+        arguments = [EXPLAIN, *arguments[2:]]
     options = build_parser().parse_args(arguments)
     # imported late: `errors` and what follows it are not needed to print a usage
     config_error = importlib.import_module("synapse_gateway.errors").ConfigError
@@ -125,15 +129,19 @@ def _add_config(commands: _Commands) -> None:
 
 
 def _add_routes(commands: _Commands) -> None:
-    routes = commands.add_parser(
-        "routes",
-        help="print the route table, or why a request goes where it goes",
-        usage="synapse routes [FILE]\n       synapse routes explain REQUEST [FILE]",
+    show = commands.add_parser("routes", help="print the route table")
+    explain = commands.add_parser(
+        EXPLAIN,
+        help="say where a request would go, and why",
         description="REQUEST is a path and a JSON body, such as "
-        '\'/v1/chat/completions {"model": "auto", "messages": []}\', or @FILE that holds them.',
+        '\'/v1/chat/completions {"model": "auto", "messages": [...]}\', or @FILE that holds them. '
+        "Without a path it is a chat.",
     )
-    routes.add_argument("arguments", nargs="*", metavar="ARGUMENT")
-    routes.set_defaults(run=("synapse_gateway.commands.routes", "run"), parser=routes)
+    explain.add_argument("request", metavar="REQUEST")
+    explain.add_argument("--key", metavar="NAME", help="explain it for the holder of this key")
+    for parser, function in ((show, "show"), (explain, "explain")):
+        parser.add_argument("file", nargs="?", metavar="FILE", help="default: as for serve")
+        parser.set_defaults(run=("synapse_gateway.commands.routes", function))
 
 
 def _port(text: str) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -103,7 +104,8 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         (["config", "check"], "the following arguments are required: FILE"),
         (["serve", "--port", "x"], "must be a port from 0 to 65535 (got 'x')"),
         (["serve", "--port", "65536"], "must be a port from 0 to 65535 (got '65536')"),
-        (["routes", "a.yaml", "b.yaml"], "unexpected argument 'b.yaml'"),
+        (["routes", "a.yaml", "b.yaml"], "unrecognized arguments: b.yaml"),
+        (["routes", "explain"], "the following arguments are required: REQUEST"),
     ],
 )
 def test_wrong_usage_exits_with_2(argv: list[str], complaint: str, capsys: Output) -> None:
@@ -281,6 +283,172 @@ def test_routes_takes_the_file_of_the_environment(
     assert capsys.readouterr().out == said
 
 
+ROUTING = """\
+auth: anonymous
+backends:
+  vllm: {url: http://vllm, type: vllm, device: gpu}
+  ollama: {url: http://ollama, type: ollama, device: cpu}
+  piper: {url: http://piper, type: piper}
+models:
+  general:
+    aliases: [g]
+    fallbacks: [coder]
+    context_fallback: coder
+    targets:
+      - {backend: vllm, model: meta/llama}
+      - {backend: ollama, order: 2, weight: 2}
+      - {backend: piper, order: 3}
+  coder: {policy: prefix-affinity, targets: [{backend: ollama}]}
+  vectors:
+    service: embeddings
+    targets: [{backend: vllm, weights: a}, {backend: ollama, order: 2}]
+auto:
+  default: general
+  rules:
+    - {name: code, model: coder, keywords: [python, rust], tools: false}
+    - {name: long, model: coder, min_chars: 1000}
+keys: {limited: {env: K, models: [coder]}}
+routes: {tts/*: piper, /v1/audio/speech: piper}
+"""
+
+
+def chat(text: str, model: str | None = None, path: str = "") -> str:
+    body: dict[str, object] = {"messages": [{"role": "user", "content": text}]}
+    return f"{path}{json.dumps(body if model is None else {**body, 'model': model})}"
+
+
+AS_CONFIGURED = "(as configured; which backends are busy, asleep or down now is not looked at)\n"
+GENERAL = """\
+targets, by the least outstanding work within an order:
+  1. vllm as meta/llama (vllm, gpu, first token within 60 s)
+  2. ollama as general (ollama, cpu, weight 2, first token within 120 s)
+  not piper: a backend of type piper cannot do this (chat)
+then model coder
+if the prompt does not fit: model coder
+at most 3 attempts within 300 s
+"""
+CODER = """\
+targets, by the prompt's beginning within an order:
+  1. ollama as coder (ollama, cpu, first token within 120 s)
+at most 3 attempts within 300 s
+"""
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        pytest.param(
+            chat("Write Python.", "auto"),
+            "automatic choice: rule 'code' holds (keywords python, rust; tools false)\n"
+            f"model: coder\n{CODER}",
+            id="rule",
+        ),
+        pytest.param(
+            chat("x" * 1000),
+            f"automatic choice: rule 'long' holds (min_chars 1000)\nmodel: coder\n{CODER}",
+            id="rule-on-length",
+        ),
+        pytest.param(
+            chat("Hello.", path="POST /v1/chat/completions "),
+            f"automatic choice: no rule holds, so the default\nmodel: general\n{GENERAL}",
+            id="default",
+        ),
+        pytest.param(chat("Hello.", "coder"), f"model: coder\n{CODER}", id="named"),
+        pytest.param(
+            chat("Hello.", "g"), f"model: general ('g' is an alias of it)\n{GENERAL}", id="alias"
+        ),
+        pytest.param(
+            chat("Hello.", "coder", path="/api/chat "), f"model: coder\n{CODER}", id="ollama-path"
+        ),
+        pytest.param(
+            '/v1/embeddings {"model": "vectors", "input": "x"}',
+            "model: vectors\n"
+            "targets, by the least outstanding work within an order:\n"
+            "  1. vllm as vectors (vllm, gpu, first token within 60 s)\n"
+            "  not ollama: it does not declare the same weights as the first target\n"
+            "at most 3 attempts within 60 s\n",
+            id="embeddings",
+        ),
+        pytest.param(
+            '/v1/audio/speech {"model": "any", "input": "x"}',
+            "no model of the table: the route of the path /v1/audio/speech serves it\n"
+            "targets, by the least outstanding work within an order:\n"
+            "  1. piper (piper, first token within 60 s)\n"
+            "at most 3 attempts within 120 s\n",
+            id="route-of-an-openai-path",
+        ),
+        pytest.param(
+            "/tts/synthesize",
+            "no model of the table: the route of the path /tts/synthesize serves it\n"
+            "  backend piper\n",
+            id="route-of-another-path",
+        ),
+    ],
+)
+def test_explain_says_where_a_request_goes_and_why(
+    request_: str, answer: str, file: Callable[..., str], capsys: Output
+) -> None:
+    assert cli.main(["routes", "explain", request_, file(ROUTING)]) == 0
+    assert capsys.readouterr().out == answer + AS_CONFIGURED
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        pytest.param(
+            chat("x", "none"), "refused: 404 model_not_found: The model 'none' ", id="unknown-model"
+        ),
+        pytest.param('{"model": 3}', "refused: 400 ", id="wrong-body"),
+        pytest.param(
+            "/v1/chat {}",
+            "refused: 404 not_found: no route has the path '/v1/chat'; did you mean",
+            id="unknown-path",
+        ),
+        pytest.param(
+            '/v1/audio/transcriptions {"model": "vectors"}',
+            "refused: 400 model_not_capable: model: 'vectors' cannot do this",
+            id="recording",
+        ),
+        pytest.param(
+            "/v1/audio/transcriptions {",
+            "refused: 400 invalid_request_error: The body is not a JSON object",
+            id="broken-body-of-a-recording",
+        ),
+    ],
+)
+def test_explain_says_why_a_request_is_refused(
+    request_: str, answer: str, file: Callable[..., str], capsys: Output
+) -> None:
+    assert cli.main(["routes", "explain", request_, file(ROUTING)]) == 1
+    assert capsys.readouterr().out.startswith(answer)
+
+
+def test_explain_knows_what_the_gateway_answers_itself(
+    file: Callable[..., str], capsys: Output
+) -> None:
+    request = '/api/chat {"model": "general", "messages": []}'
+    assert cli.main(["routes", "explain", request, file(ROUTING)]) == 0
+    assert capsys.readouterr().out == "no backend: the gateway answers this itself\n"
+
+
+def test_explain_goes_by_the_key_that_is_named(file: Callable[..., str], capsys: Output) -> None:
+    argv = ["routes", "explain", "--key", "limited"]
+    assert cli.main([*argv, chat("x", "general"), file(ROUTING)]) == 1
+    assert "404 model_not_found" in capsys.readouterr().out
+    assert cli.main([*argv, chat("x", "coder"), "backends.yaml"]) == 0
+    assert cli.main([*argv[:-1], "limitd", "{}", "backends.yaml"]) == 1
+    said = "--key: unknown key 'limitd'; did you mean 'limited'?\n"
+    assert capsys.readouterr().err == said
+
+
+def test_explain_reads_the_request_from_a_file(file: Callable[..., str], capsys: Output) -> None:
+    name = file(chat("x", "coder", path="/v1/chat/completions\n"), "request")
+    assert cli.main(["routes", "explain", f"@{name}", file(ROUTING)]) == 0
+    assert capsys.readouterr().out.startswith("model: coder\n")
+    assert cli.main(["routes", "explain", "@none", "backends.yaml"]) == 1
+    assert "none: cannot be read" in capsys.readouterr().err
+
+
 def test_serve_hands_its_options_to_the_gateway(
     file: Callable[..., str], served: list[ServeOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,5 +555,5 @@ def test_every_command_of_the_documentation_exists() -> None:
     commands = re.findall(r"^\| `synapse ([^`]+)`", page, flags=re.MULTILINE)
     assert len(commands) > 4
     for command in commands:
-        words = re.sub(r"[\[\].]", "", command).split()
-        parser.parse_args(words)
+        words = re.sub(r"[\[\].]", "", command).replace(cli.EXPLAIN, "explain").split()
+        parser.parse_args([cli.EXPLAIN if word == "explain" else word for word in words])

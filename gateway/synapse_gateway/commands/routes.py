@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synapse_gateway.config import load
@@ -18,16 +20,26 @@ if TYPE_CHECKING:
 HEADINGS = ("MODEL", "ORDER", "BACKEND", "TYPE", "DEVICE", "NAME THERE", "WEIGHT", "ALIASES")
 
 
-def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Print the route table, or explain a request."""
-    words: list[str] = arguments.arguments
-    if len(words) > 1:
-        arguments.parser.error(f"unexpected argument {words[1]!r}")
-    options = ServeOptions.from_environ(environ)
-    path = words[0] if words else options.config_path
-    loaded = load(type(options.config_path)(path), environ)
-    sys.stdout.write(render(loaded.settings))
+def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Print the route table."""
+    sys.stdout.write(render(_settings(arguments, environ)))
     return 0
+
+
+def explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Print why a request goes where it goes; 1 if the gateway would refuse it."""
+    settings = _settings(arguments, environ)
+    # imported late, because this takes most of the gateway
+    room = importlib.import_module("synapse_gateway.commands.explain")
+    text, served = room.explain(settings, arguments.request, arguments.key)
+    sys.stdout.write(text)
+    return 0 if served else 1
+
+
+def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    named = arguments.file
+    path = ServeOptions.from_environ(environ).config_path if named is None else Path(named)
+    return load(path, environ).settings
 
 
 def render(settings: Settings) -> str:
