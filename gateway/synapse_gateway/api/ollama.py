@@ -71,8 +71,11 @@ def prepare_ollama(
     Raises:
         RequestError: The caller's mistake.
     """
+    only_ollama: requests.OnlyOllamaCan | None = None
     try:
         translated = requests.to_openai(call.path, call.body)
+    except requests.OnlyOllamaCan as error:
+        translated, only_ollama = error.request, error
     except OllamaRequestError as error:
         raise _as_request_error(error) from None
     capability = _CAPABILITIES.get(translated.path) or _REPLY_CAPABILITIES[translated.reply]
@@ -82,8 +85,10 @@ def prepare_ollama(
         text = unknown_model(call.path, translated.model).sentence
         raise ModelNotFound(text, param="model") from error
     native = _native_form(call, translated)
-    if translated.immediate:
+    if only_ollama is not None or translated.immediate:
         if not _is_first_at_ollama(route, capability):
+            if only_ollama is not None:
+                raise _as_request_error(only_ollama)
             return responses.immediate_reply(translated, time)
         form = native
     else:
