@@ -140,9 +140,7 @@ def disk_full(folder: Path) -> Problem:
 
 def output_of(command: "list[str]") -> "tuple[int, str]":
     """Run a command; its exit code and everything that it wrote."""
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return done.returncode, done.stdout.decode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""A gateway among real and failing backends, with callers of every sort: a cause for each metric."""
+"""A gateway among real and failing backends, with a caller of every sort."""
 
 from __future__ import annotations
 

@@ -33,17 +33,25 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
+def series_of(scrape: Path) -> dict[str, frozenset[str]]:
+    """The labels of each series name in a scrape."""
+    known: dict[str, set[str]] = {}
+    # Without types: the parser would rename a counter that does not end in _total.
+    lines = scrape.read_text().splitlines(keepends=True)
+    untyped = "".join(line for line in lines if not line.startswith("#"))
+    for family in text_string_to_metric_families(untyped):
+        for sample in family.samples:
+            known.setdefault(sample.name, set()).update(sample.labels)
+    return {name: frozenset(labels) for name, labels in known.items()}
+
+
 def scraped() -> dict[str, frozenset[str]]:
     """The labels of each series name that a kept scrape holds."""
-    known: dict[str, set[str]] = {}
+    known: dict[str, frozenset[str]] = {}
     for file in sorted(SCRAPES.glob("*.prom")):
-        # Without types: the parser would rename a counter that does not end in _total.
-        lines = file.read_text().splitlines(keepends=True)
-        untyped = "".join(line for line in lines if not line.startswith("#"))
-        for family in text_string_to_metric_families(untyped):
-            for sample in family.samples:
-                known.setdefault(sample.name, set()).update(sample.labels)
-    return {name: frozenset(labels) for name, labels in known.items()}
+        for name, labels in series_of(file).items():
+            known[name] = known.get(name, frozenset()) | labels
+    return known
 
 
 def parsed(expression: str) -> promql.Expr:
@@ -79,7 +87,8 @@ class Checker:
                 return self._binary(tree)
             case promql.Call():
                 inner = [self.labels(argument) for argument in tree.args]
-                return inner[-1] if inner else frozenset()
+                given = inner[-1] if inner else frozenset()
+                return given - {"le"} if tree.func.name == "histogram_quantile" else given
             case promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():
                 return self.labels(tree.expr)
             case promql.NumberLiteral() | promql.StringLiteral():

@@ -92,3 +92,16 @@ def test_every_field_of_the_gpu_is_collected() -> None:
     ]  # fmt: skip
     used = {name for text in expressions for name in re.findall(r"DCGM_\w+", text)}
     assert used <= collected <= published
+
+
+def test_every_recorded_series_is_used() -> None:
+    recorded = {rule["record"] for rule in promql.rules() if "record" in rule}
+    checker = promql.Checker(promql.known_series())
+    for rule in promql.rules():
+        if "alert" in rule:
+            checker.labels(promql.parsed(rule["expr"]))
+    for page in PAGES:
+        for panel in (panel for row in page.rows for panel in row.panels):
+            for query in panel.queries:
+                checker.labels(promql.parsed(query.expr))
+    assert recorded - checker.used == set()
