@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -18,7 +19,7 @@ import uvicorn
 
 from synapse_gateway.api.gateway import Gateway, State
 from synapse_gateway.api.http import make_app
-from synapse_gateway.api.protocol import SynapseProtocol
+from synapse_gateway.api.protocol import IdleConnections, SynapseProtocol
 from synapse_gateway.auth.keys import KeyRing, check_exposure
 from synapse_gateway.auth.limits import LocalLimiter
 from synapse_gateway.auth.shared_limits import RedisLimiter
@@ -28,6 +29,7 @@ from synapse_gateway.config import load_for_serving
 from synapse_gateway.config.load import Dialect, Loaded
 from synapse_gateway.config.reload import ConfigWatcher
 from synapse_gateway.errors import ConfigError
+from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.fetch import BackendHttp
 from synapse_gateway.proxy.upstream import Upstream, Upstreams, backend_key
 from synapse_gateway.proxy.waiting import WaitingRoom
@@ -55,6 +57,8 @@ _log = logging.getLogger(__name__)
 KEEP_ALIVE = 75
 """Seconds that a caller's idle connection stays open; longer than common proxies keep theirs."""
 BACKLOG = 4096
+GC_THRESHOLD = 20_000
+"""Allocations between two collections; requests leave few cycles, so the default's 700 is waste."""
 
 
 class _Parts(NamedTuple):
@@ -83,6 +87,7 @@ class Runtime:
         self.telemetry = Telemetry(self.metrics, access, self._tracer)
         self.fleet = Fleet()
         self.waiting = WaitingRoom()
+        self._deadlines = Deadlines()
         self._keys: dict[str, str | None] = {}
         self._shared: SharedState | None = None
         redis_url = environ.get("SYNAPSE_REDIS_URL")
@@ -190,7 +195,7 @@ class Runtime:
             )
         ring = KeyRing.build(settings, self._environ)
         self._keys = keys
-        return _Parts(states, Upstreams(upstreams, self.prober.nudge), ring)
+        return _Parts(states, Upstreams(upstreams, self.prober.nudge, self._deadlines), ring)
 
     def _http_for(self, name: str) -> BackendHttp:
         return BackendHttp(self.gateway.state.upstreams.of(name))
@@ -234,7 +239,11 @@ class _Server(uvicorn.Server):
 
 
 def _server(gateway: Gateway, grace: float) -> _Server:
-    protocol: Any = type("GatewayProtocol", (SynapseProtocol,), {"gateway": gateway})
+    protocol: Any = type(
+        "GatewayProtocol",
+        (SynapseProtocol,),
+        {"gateway": gateway, "idle": IdleConnections(KEEP_ALIVE)},
+    )
     config = uvicorn.Config(
         make_app(gateway),
         http=protocol,
@@ -371,6 +380,10 @@ async def _serve(options: ServeOptions, environ: Mapping[str, str], log: logs.Lo
         watcher = asyncio.create_task(watch.run())
     server = _server(runtime.gateway, loaded.settings.limits.shutdown_grace)
     _log.info("listening on %s port %d", options.host, options.port)
+    # what is there now stays: looking through it for garbage again and again finds none
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
     try:
         await server.serve(sockets=listeners)
     finally:

@@ -6,6 +6,7 @@ The rest of HTTP (parsing, keep-alive, pipelining, shutdown) stays uvicorn's.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -22,11 +23,49 @@ MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers of a request."""
 
 
+class IdleConnections:
+    """Closes callers' connections that have served their requests and bring no more.
+
+    A timer a connection, set and cancelled with every request, costs more than all else that
+    keep-alive does; this is one timer for all.
+
+    Args:
+        seconds: How long a connection may be idle, give or take a quarter.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._idle: dict[SynapseProtocol, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, connection: SynapseProtocol) -> None:
+        """Close this one when it has been idle for long enough."""
+        self._idle[connection] = monotonic()
+        if self._timer is None:
+            self._timer = connection.loop.call_later(self._seconds / 4, self._tick)
+
+    def discard(self, connection: SynapseProtocol) -> None:
+        """It is busy, or gone."""
+        self._idle.pop(connection, None)
+
+    def _tick(self) -> None:
+        self._timer = None
+        oldest = monotonic() - self._seconds
+        for connection, since in list(self._idle.items()):
+            if since <= oldest:
+                del self._idle[connection]
+                connection.transport.close()
+            elif self._timer is None:
+                self._timer = connection.loop.call_later(self._seconds / 4, self._tick)
+
+
 class SynapseProtocol(HttpToolsProtocol):
     """One caller's connection."""
 
     gateway: Gateway
     """Set on the subclass that a server is given."""
+    idle: IdleConnections
+    """Likewise."""
     cycle: Any
     takes_chunks = True
 
@@ -42,10 +81,23 @@ class SynapseProtocol(HttpToolsProtocol):
             parts += (name, b": ", value, b"\r\n")
         return parts
 
+    def on_response_complete(self) -> None:
+        """Begin the next request of the pipeline, or wait for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self.idle.add(self)
+
     # httptools
 
     def data_received(self, data: bytes) -> None:
         """Parse; a head that does not end is refused."""
+        self.idle.discard(self)
         super().data_received(data)
         if self._head_bytes >= 0:
             self._head_bytes += len(data)
@@ -146,6 +198,7 @@ class SynapseProtocol(HttpToolsProtocol):
         if isinstance(call, Call) and not call.response_complete and call.task is not None:
             call.disconnected = True
             call.task.cancel()
+        self.idle.discard(self)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

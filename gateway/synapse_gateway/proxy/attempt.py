@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from synapse_gateway.config.settings import Limits
     from synapse_gateway.proxy.caller import Caller
     from synapse_gateway.proxy.connection import Headers, UpstreamConnection
+    from synapse_gateway.proxy.deadlines import Deadlines
     from synapse_gateway.proxy.request import Form, ProxyRequest
     from synapse_gateway.telemetry.record import AttemptRecord
 
@@ -68,6 +69,7 @@ class Attempt:
         record: Filled as things happen.
         timeouts: Deadlines of this attempt.
         limits: Bounds.
+        deadlines: Whoever looks at them.
         head: Makes the headers that go on the answer in front of the backend's.
     """
 
@@ -79,16 +81,17 @@ class Attempt:
         record: AttemptRecord,
         timeouts: ResolvedTimeouts,
         limits: Limits,
+        deadlines: Deadlines,
         head: Callable[[], Headers],
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[Outcome] = self._loop.create_future()
+        self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._request = request
         self.form = form
         self._caller = caller
         self._record = record
         self._timeouts = timeouts
         self._limits = limits
+        self._deadlines = deadlines
         self._head = head
         self._connection: UpstreamConnection | None = None
         self._phase = _Phase.HEAD
@@ -96,7 +99,6 @@ class Attempt:
         self._held_bytes = 0
         self._paused = False
         self._last = 0.0
-        self._timer: asyncio.TimerHandle | None = None
         self.committed = False
         """Whether the caller has seen the head."""
         self.reader: StreamReader | None = None
@@ -117,7 +119,7 @@ class Attempt:
         self._caller.on_flow(self._pause, self._resume)
         connection.send(head, body, self)
         if not self.done.done():
-            self._timer = self._loop.call_at(self._due(), self._on_timer)
+            self._deadlines.add(self)
 
     def abandon(self) -> None:
         """Cancel the request at the backend: the caller has gone."""
@@ -323,14 +325,11 @@ class Attempt:
                 due = self._last + timeouts.between_tokens
         return min(due, self._request.deadline)
 
-    def _on_timer(self) -> None:
-        # deadlines move with every chunk: looking again when one may be over is cheaper than
-        # setting a timer each time
-        now = monotonic()
-        due = self._due()
-        if now < due:
-            self._timer = self._loop.call_at(due, self._on_timer)
-        elif now >= self._request.deadline:
+    def check(self, now: float) -> None:
+        """End the attempt if it is overdue."""
+        if now < self._due():
+            return
+        if now >= self._request.deadline:
             self._settle(Outcome.DEADLINE)
         elif self.committed:
             self._settle(Outcome.STALLED)
@@ -342,8 +341,7 @@ class Attempt:
             return
         self._record.ended = monotonic()
         self._record.last_byte = self._last
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadlines.discard(self)
         if outcome is not Outcome.OK and self._connection is not None:
             self._connection.leave()
         self.done.set_result(outcome)

@@ -298,6 +298,7 @@ class Exchange:
                 record,
                 candidate.timeouts,
                 self._limits,
+                self._upstreams.deadlines,
                 self._answer_head,
             )
             attempt.begin(connection, head, body)

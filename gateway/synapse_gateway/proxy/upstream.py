@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from synapse_gateway.backends.base import Adapter
     from synapse_gateway.config.settings import Backend
+    from synapse_gateway.proxy.deadlines import Deadlines
     from synapse_gateway.proxy.request import ProxyRequest
     from synapse_gateway.telemetry.record import AttemptRecord, RequestRecord
 
@@ -101,11 +102,18 @@ class Upstreams:
     Args:
         upstreams: The backends.
         nudge: Told the name of a backend that failed a request.
+        deadlines: Looks at the deadlines of requests to them.
     """
 
-    def __init__(self, upstreams: dict[str, Upstream], nudge: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        upstreams: dict[str, Upstream],
+        nudge: Callable[[str], None],
+        deadlines: Deadlines,
+    ) -> None:
         self._upstreams = upstreams
         self.nudge = nudge
+        self.deadlines = deadlines
 
     def of(self, name: str) -> Upstream:
         """Return a backend's."""

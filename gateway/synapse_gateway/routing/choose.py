@@ -141,13 +141,19 @@ def _within(free: Sequence[Candidate], affinity: int | None) -> Candidate:
     if affinity is not None:
         return _by_affinity(free, affinity)
     first = _draw(free)
-    second = _draw([candidate for candidate in free if candidate is not first])
+    if len(free) == 2:
+        second = free[1] if first is free[0] else free[0]
+    else:
+        second = _draw([candidate for candidate in free if candidate is not first])
     return first if _load(first) <= _load(second) else second
 
 
 def _draw(free: Sequence[Candidate]) -> Candidate:
     """Draw a candidate with a chance by its weight."""
-    point = random.random() * sum([candidate.weight for candidate in free])  # noqa: S311 - no secret
+    total = 0.0
+    for candidate in free:
+        total += candidate.weight
+    point = random.random() * total  # noqa: S311 - no secret
     for candidate in free:
         point -= candidate.weight
         if point < 0:
