@@ -15,7 +15,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from hack.chart_render import CHART, ROOT, Manifest, manifests, name_of
 
-
 STEPS = CHART / "tests" / "phase-steps"
 
 

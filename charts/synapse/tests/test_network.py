@@ -6,11 +6,9 @@ import ipaddress
 import itertools
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from charts.synapse.tests.chart import (
     ALL_VALUES,
     NAMESPACE,
@@ -22,6 +20,9 @@ from charts.synapse.tests.chart import (
     of_kind,
     pods,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +113,7 @@ def allowed(
     )
 
 
-def _side(  # noqa: PLR0913, PLR0917 - the facts of a connection
+def _side(
     objects: list[Manifest], mine: Party, other: Party, direction: str, port: int, protocol: str
 ) -> bool:
     if mine.namespace != NAMESPACE or mine.address:

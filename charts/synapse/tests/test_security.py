@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from charts.synapse.tests.chart import (
     ALL_VALUES,
     CHART,
@@ -18,6 +15,10 @@ from charts.synapse.tests.chart import (
     of_kind,
     pods,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +134,7 @@ def test_every_image_has_a_fixed_version(values: Path) -> None:
 
 def test_every_third_party_tag_names_the_source_that_was_read() -> None:
     text = (CHART / "values.yaml").read_text()
-    tags = re.findall(r"((?:^ *#.*\n)*)^ +tag: (?!\"\")(.+)$", text, re.M)
+    tags = re.findall(r"((?:^ *#.*\n)*)^ +tag: (?!\"\")(.+)$", text, re.MULTILINE)
     assert len(tags) >= 10
     for comment, tag in tags:
         assert "# Source of the tag:" in comment, tag

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from charts.synapse.tests.chart import ALL_VALUES, ROOT, identify, template, tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KUBERNETES = ["1.26", "1.30", "1.34", "1.37"]
 

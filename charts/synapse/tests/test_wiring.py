@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from charts.synapse.tests.chart import (
     ALL_VALUES,
     CHART,
@@ -21,6 +18,10 @@ from charts.synapse.tests.chart import (
     of_kind,
     pods,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 

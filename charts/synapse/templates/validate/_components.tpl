@@ -51,7 +51,7 @@
 {{- if $v.budget.memoryBytes -}}
 {{- $sum := include "synapse.memoryLimits" . | int64 -}}
 {{- if gt $sum (int64 $v.budget.memoryBytes) -}}
-{{- $errors = append $errors (printf "budget.memoryBytes: the memory limits of all services sum up to %d bytes, over the budget of %d; lower a limit or switch a service off." $sum (int64 $v.budget.memoryBytes)) -}}
+{{- $errors = append $errors (printf "budget.memoryBytes: the memory limits of all services sum up to %.1f GB, over the budget of %.1f GB; lower a limit or switch a service off." (divf (float64 $sum) 1000000000.0) (divf (float64 $v.budget.memoryBytes) 1000000000.0)) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $errors -}}

@@ -29,7 +29,7 @@
 {{- $errors = append $errors (printf "%s: says nothing of its video memory (`vram.awake`), so it cannot be fitted on a card of %s." $name $v.gpu.memory) -}}
 {{- end -}}
 {{- if gt $awake (mul $card $gpus) -}}
-{{- $errors = append $errors (printf "%s: needs %d bytes of video memory awake, and %d card(s) of %s have less; shorten the context, quantize, or add cards." $name $awake $gpus $v.gpu.memory) -}}
+{{- $errors = append $errors (printf "%s: needs %s of video memory awake, and %d card(s) of %s have less; shorten the context, quantize, or add cards." $name (include "synapse.gib" $awake) $gpus $v.gpu.memory) -}}
 {{- end -}}
 {{- end -}}
 {{- if $evictable -}}
@@ -41,10 +41,14 @@
 {{- end -}}
 {{- end -}}
 {{- if and $card (gt (add $pinned $largest) (mul $card $v.gpu.cards)) -}}
-{{- $errors = append $errors (printf "gpu.memory: what cannot sleep and the largest that can need %d bytes awake at once, over %d card(s) of %s; switch one off, or give it less." (add $pinned $largest) (int $v.gpu.cards) $v.gpu.memory) -}}
+{{- $errors = append $errors (printf "gpu.memory: what cannot sleep and the largest that can need %s awake at once, over %d card(s) of %s; switch one off, or give it less." (include "synapse.gib" (add $pinned $largest)) (int $v.gpu.cards) $v.gpu.memory) -}}
 {{- end -}}
 {{- if and $card (gt (int $shares) (mul $v.gpu.cards $v.gpu.timeSlices | int)) -}}
 {{- $errors = append $errors (printf "gpu.timeSlices: the enabled services ask for %d shares, and %d card(s) with %d slice(s) have fewer; raise it together with the device plugin's `replicas`." (int $shares) (int $v.gpu.cards) (int $v.gpu.timeSlices)) -}}
 {{- end -}}
 {{- toYaml $errors -}}
+{{- end }}
+
+{{- define "synapse.gib" -}}
+{{ printf "%.1f GiB" (divf (float64 .) 1073741824.0) }}
 {{- end }}
