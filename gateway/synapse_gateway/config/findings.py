@@ -96,10 +96,18 @@ def _position(finding: Finding) -> tuple[str, int]:
     return finding.place.file, finding.place.line
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return words that name the nearest known name, or all of them when none is near."""
-    names = list(known)
+def suggest(name: str, known: Iterable[str], *, most: int = 0) -> str:
+    """Return words that name the nearest known name, or else all that there are.
+
+    Args:
+        name: What was written.
+        known: What could have been meant.
+        most: Up to so many names, all of them are given beside the nearest.
+    """
+    names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"there are: {', '.join(sorted(names))}" if names else "there are none"
+    all_of_them = f"there are: {', '.join(names)}" if names else "there are none"
+    if not near:
+        return all_of_them
+    hint = f"did you mean {near[0]!r}?"
+    return f"{hint} ({all_of_them})" if len(names) <= most else hint

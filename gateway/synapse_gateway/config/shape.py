@@ -119,7 +119,8 @@ class _Walk:
             known = list(entries.entries) if isinstance(entries, Mapping) else []
             if name not in known:
                 noun = section.removesuffix("s")
-                self._findings.error(place, f"unknown {noun} {name!r}; {suggest(name, known)}")
+                hint = suggest(name, known, most=20)
+                self._findings.error(place, f"unknown {noun} {name!r}; {hint}")
 
     def _refuse(self, node: Node, slot: _Slot, wish: str) -> Any:
         got = "" if slot.secret else f" (got {_describe(node)})"

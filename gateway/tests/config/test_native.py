@@ -298,6 +298,13 @@ BACKEND = "backends: {a: {url: http://a}}\n"
             id="unknown-backend",
         ),
         pytest.param(
+            "backends: {vllm: {url: http://a}, ollama: {url: http://b}}\n"
+            "models: {m: {targets: [{backend: vlm}]}}",
+            ":2: models.m.targets[0].backend: unknown backend 'vlm'; did you mean 'vllm'? "
+            "(there are: ollama, vllm)",
+            id="unknown-backend-like-another",
+        ),
+        pytest.param(
             "models: {m: {targets: [{backend: ab}]}}",
             ":1: models.m.targets[0].backend: unknown backend 'ab'; there are none",
             id="unknown-backend-without-any",
