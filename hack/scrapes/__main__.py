@@ -1,6 +1,6 @@
 """Writes monitoring/tests/scrapes/*.prom from the real programs, started here on loopback.
 
-    python -m hack.scrapes llama-cpp redis-exporter gateway
+    python -m hack.scrapes audio-server gateway llama-cpp redis-exporter
 
 Each program gets some traffic first, so that metrics which are born with their first event are
 there too. What cannot run without a GPU is kept as a list with its source instead; those files
@@ -41,13 +41,28 @@ def redis_exporter() -> tuple[str, str]:
             return "Redis exporter 1.45 beside Redis 7.0 (Debian), idle", programs.request(url)
 
 
+def audio_server() -> tuple[str, str]:
+    """piper-tts after one sentence; its metrics are those of every server in backends/."""
+    url = f"http://127.0.0.1:{(port := programs.free_port())}"
+    command = [sys.executable, "-m", "synapse_piper_tts", "--port", str(port)]
+    with programs.running(command, lambda: programs.request(f"{url}/health")):
+        body = {"model": "piper", "input": "Hello there.", "voice": "joe"}
+        programs.request_bytes(f"{url}/v1/audio/speech", body)
+        return "piper-tts of backends/, after one sentence", programs.request(f"{url}/metrics")
+
+
 def synapse() -> tuple[str, str]:
     """The gateway in front of llama.cpp, Ollama and a backend that fails, with Redis."""
     origin = "the gateway among llama.cpp, Ollama, a failing backend and Redis, after each event"
     return origin, gateway.scrape()
 
 
-CAPTURES = {"gateway": synapse, "llama-cpp": llama_cpp, "redis-exporter": redis_exporter}
+CAPTURES = {
+    "audio-server": audio_server,
+    "gateway": synapse,
+    "llama-cpp": llama_cpp,
+    "redis-exporter": redis_exporter,
+}
 
 
 def main() -> int:

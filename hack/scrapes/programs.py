@@ -48,8 +48,8 @@ def tool(name: str) -> str:
     return output("hack/tools/install.sh", name)
 
 
-def request(url: str, body: object | None = None, key: str = "") -> str:
-    """The text that a loopback server answers with, to a GET or to a POST of JSON.
+def request_bytes(url: str, body: object | None = None, key: str = "") -> bytes:
+    """What a loopback server answers with, to a GET or to a POST of JSON.
 
     Raises:
         urllib.error.HTTPError: the answer is an error.
@@ -59,8 +59,13 @@ def request(url: str, body: object | None = None, key: str = "") -> str:
     head = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     asked = urllib.request.Request(url, data=data, headers=head)  # noqa: S310 - loopback
     with urllib.request.urlopen(asked, timeout=120) as answer:  # noqa: S310
-        text: str = answer.read().decode()
-        return text
+        content: bytes = answer.read()
+        return content
+
+
+def request(url: str, body: object | None = None, key: str = "") -> str:
+    """As `request_bytes`, decoded."""
+    return request_bytes(url, body, key).decode()
 
 
 def until(what: str, done: Callable[[], object]) -> None:

@@ -179,6 +179,66 @@ LLAMA_CPP = Row(
     ),
 )
 
+AUDIO = Row(
+    "Speech and audio servers of the namespace",
+    (
+        Panel(
+            "Requests",
+            "By server and status; probes of /health are left out.",
+            "reqps",
+            (
+                Query(
+                    per_second(
+                        "synapse_backend_requests_total", "service, status", 'route!="/health"'
+                    ),
+                    "{{service}}: {{status}}",
+                ),
+            ),
+            width=6,
+        ),
+        Panel(
+            "Duration by route",
+            "The slowest request in twenty, by server and route.",
+            "s",
+            (
+                Query(
+                    quantile(0.95, "synapse_backend_request_duration_seconds", "service, route"),
+                    "{{service}} {{route}}",
+                ),
+            ),
+            width=6,
+        ),
+        Panel(
+            "Under way and queued",
+            "Requests being answered or waiting, and those of them that wait for a slot.",
+            "none",
+            (
+                Query(
+                    f"sum by (service) (synapse_backend_requests_in_flight{{{NAMESPACE}}})",
+                    "{{service}} under way",
+                ),
+                Query(
+                    f"sum by (service) (synapse_backend_requests_queued{{{NAMESPACE}}})",
+                    "{{service}} queued",
+                ),
+            ),
+            width=6,
+        ),
+        Panel(
+            "Refused",
+            "Requests refused because every slot and the queue were full.",
+            "reqps",
+            (
+                Query(
+                    per_second("synapse_backend_requests_rejected_total", "service"),
+                    "{{service}}",
+                ),
+            ),
+            width=6,
+        ),
+    ),
+)
+
 LITELLM = Row(
     "LiteLLM, where it is an engine",
     (
@@ -220,6 +280,6 @@ PAGE = Page(
     "synapse-backend",
     "Synapse / Backend",
     "One backend: health, load and speed.",
-    (HEALTH, LOAD, LLAMA_CPP, LITELLM),
+    (HEALTH, LOAD, LLAMA_CPP, AUDIO, LITELLM),
     (NAMESPACES, BACKENDS),
 )

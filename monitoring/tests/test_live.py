@@ -23,7 +23,10 @@ KEY = "sk-live-0123456789"
 ABSENT = {"Over their limit", "Callers that left", "Cut streams", "Queue", "Redis", "Share in VRAM"}
 """Panels of what does not happen in this scene; their queries must still be understood."""
 FIRING = 'ALERTS{alertname="FallbackRateHigh", alertstate="firing"}'
-FOREIGN = re.compile(r"DCGM_|vllm:|llamacpp:|litellm_|container_|kubelet_|redis_")
+FOREIGN = re.compile(
+    r"DCGM_|vllm:|llamacpp:|litellm_|container_|kubelet_|redis_"
+    r"|synapse_backend_request"
+)
 
 
 @pytest.fixture(scope="module")
