@@ -30,6 +30,11 @@ class State:
         self.status = "loading"
         self.stop: Callable[[], None] = lambda: None
 
+    def begin_to_stop(self) -> None:
+        """Be ready no more; a failure stays one."""
+        if self.status != "failed":
+            self.status = "stopping"
+
 
 def create_app(
     *,
@@ -62,7 +67,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(load, state))
         yield
-        state.status = "stopping"
+        state.begin_to_stop()
         loading.cancel()
 
     app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)

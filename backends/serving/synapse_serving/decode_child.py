@@ -157,8 +157,8 @@ class Decoder:
         for frame in frames:
             self._write(self._resampler.resample(frame))
 
-    def _broken(self, error: OSError) -> None:
-        if error.errno == errno.ENOMEM:
+    def _broken(self, error: Exception) -> None:
+        if getattr(error, "errno", None) == errno.ENOMEM:
             raise MemoryError
         self.broken += 1
 

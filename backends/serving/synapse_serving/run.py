@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 
 import uvicorn
@@ -12,6 +13,8 @@ from fastapi import FastAPI
 from prometheus_client import disable_created_metrics
 
 from .options import Options
+
+_AFTER_GRACE = 2.0
 
 
 class StartError(Exception):
@@ -41,6 +44,24 @@ def listen(host: str, port: int) -> socket.socket:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     bound.set_inheritable(False)
     return bound
+
+
+class _Server(uvicorn.Server):
+    """Not ready from the signal on, and gone soon after the grace whatever the model does."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, let requests end, and cut those that outlast the grace."""
+        self._app.state.serving.begin_to_stop()
+        grace = self.config.timeout_graceful_shutdown or 0
+        # A thread that computes cannot be cancelled, and the loop would wait for it.
+        last = threading.Timer(grace + _AFTER_GRACE, os._exit, (1,))
+        last.daemon = True
+        last.start()
+        await super().shutdown(sockets)
 
 
 def run(name: str, options: Options, make_app: Callable[[], FastAPI]) -> int:
@@ -74,7 +95,7 @@ def run(name: str, options: Options, make_app: Callable[[], FastAPI]) -> int:
         timeout_graceful_shutdown=int(options.grace),
         lifespan="on",
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, app)
 
     def stop() -> None:
         server.should_exit = True
