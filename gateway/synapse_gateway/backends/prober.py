@@ -120,6 +120,7 @@ class Prober:
         await asyncio.gather(*self._ended, return_exceptions=True)
 
     def _end(self, watch: _Watch) -> None:
+        watch.stopped = True  # the Redis client may swallow a cancellation that meets its time-out
         watch.task.cancel()
         self._ended.add(watch.task)
         watch.task.add_done_callback(self._ended.discard)
@@ -164,11 +165,12 @@ class _Watch:
         self._report = report
         self._failures = 0
         self._said_down = False
+        self.stopped = False
         self.task = asyncio.create_task(self._run(), name=f"probe-{name}")
 
     async def _run(self) -> None:
         urgent = False
-        while True:
+        while not self.stopped:
             probe = await self._look(self._name, self.backend, urgent=urgent)
             if probe is not None and self._counts(probe):
                 self._report(self._name, probe)
