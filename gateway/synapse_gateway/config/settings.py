@@ -8,6 +8,7 @@ knows where a setting came from. Durations are seconds, sizes are bytes, rates a
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Annotated, Any
 
 import msgspec
@@ -368,11 +369,11 @@ class Settings(_Section, frozen=True):
 def _plain(value: Any) -> Any:
     """Take a tree apart; unlike `omit_defaults`, this compares with defaults by value."""
     if isinstance(value, msgspec.Struct):
-        fields = ((field, getattr(value, field.name)) for field in msgspec.structs.fields(value))
+        fields = ((name, default, getattr(value, name)) for name, default in _defaults(type(value)))
         return {
-            field.name: _plain(each)
-            for field, each in fields
-            if each is not UNSET and each != _default(field)
+            name: _plain(each)
+            for name, default, each in fields
+            if each is not UNSET and each != default
         }
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
@@ -381,7 +382,14 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, enum.Enum) else value
 
 
-def _default(field: msgspec.structs.FieldInfo) -> Any:
-    if field.default_factory is not msgspec.NODEFAULT:
-        return field.default_factory()
-    return field.default
+@functools.cache
+def _defaults(struct: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    return tuple(
+        (
+            field.name,
+            field.default
+            if field.default_factory is msgspec.NODEFAULT
+            else field.default_factory(),
+        )
+        for field in msgspec.structs.fields(struct)
+    )
