@@ -49,6 +49,9 @@ class SharedState:
         Raises:
             ConfigError: The URL is not one of Redis.
         """
+        wrong = "SYNAPSE_REDIS_URL: must be like redis://host:6379/0 (or rediss://, unix://)"
+        if "://" not in url:
+            raise ConfigError(wrong)
         try:
             # No retries: the way without Redis is better than waiting for it.
             self.client: Redis = Redis.from_url(
@@ -60,14 +63,13 @@ class SharedState:
             )
         except ValueError as error:
             # The URL may hold a password, and the client's sentence the URL.
-            raise ConfigError(
-                "SYNAPSE_REDIS_URL: must be like redis://host:6379/0 (or rediss://, unix://)"
-            ) from error
+            raise ConfigError(wrong) from error
         self.up = False
         self.timeout = timeout
         self._interval = interval
         self._listeners: list[Callable[[bool], None]] = []
         self._said = False
+        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def on_change(self, listener: Callable[[bool], None]) -> None:
@@ -82,10 +84,10 @@ class SharedState:
 
     async def stop(self) -> None:
         """Stop looking and close the connections."""
+        # Not cancelled: the client may swallow a cancellation that comes with a time-out.
+        self._stopping.set()
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await self._task
             self._task = None
         with contextlib.suppress(*FAILURES):
             await self.client.aclose()
@@ -107,9 +109,11 @@ class SharedState:
         self._become(up=False, why=type(error).__name__)
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
+        while not self._stopping.is_set():
             await self.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._stopping.wait()
 
     def _become(self, *, up: bool, why: str) -> None:
         if up == self.up and self._said:

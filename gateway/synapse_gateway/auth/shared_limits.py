@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 LEASE = 60
 """Seconds after which a lease that nobody renews lapses."""
+
+_MAX_DOUBTFUL = 256
 
 _NAMES = {b"c": CONCURRENCY, b"r": REQUESTS, b"t": TOKENS}
 
@@ -135,7 +138,9 @@ class RedisLimiter:
         state: SharedState,
         instance: str,
         on_refused: Callable[[str, str], None] | None = None,
+        *,
         clock: Callable[[], float] = time.monotonic,
+        renewal: float = LEASE / 3,
     ) -> None:
         """Build one; it works alone until `start`.
 
@@ -144,6 +149,7 @@ class RedisLimiter:
             instance: Name of this replica, different from every other's.
             on_refused: Called with the caller's name and the limit that refused it.
             clock: Seconds, for this process' own counts.
+            renewal: Seconds between two renewals of the leases.
         """
         self._state = state
         self._local = LocalLimiter(on_refused, clock)
@@ -153,20 +159,27 @@ class RedisLimiter:
         self._leases: dict[str, list[str]] = {}
         self._admissions: list[_Admission] = []
         self._debts: dict[str, _Debt] = {}
+        # Leases of exchanges that failed: Redis may have them all the same.
+        self._doubtful: dict[str, deque[str]] = {}
         self._shas: tuple[str, str, str] | None = None
         self._exchange: asyncio.Task[None] | None = None
+        self._interval = renewal
+        self._due = asyncio.Event()
+        self._stopped = False
         self._renewal: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to renew the leases of requests in flight."""
+        self._state.on_change(self._changed)
         self._renewal = asyncio.create_task(self._renew_forever(), name="limits-renew")
 
     async def stop(self) -> None:
         """Settle what is open, and stop."""
+        # Not cancelled: the client may swallow a cancellation that comes with a time-out.
+        self._stopped = True
+        self._due.set()
         if self._renewal is not None:
-            self._renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewal
+            await self._renewal
             self._renewal = None
         if self._exchange is not None:
             await self._exchange
@@ -250,6 +263,7 @@ class RedisLimiter:
                 answers = await self._exchange_once(admissions, debts)
             except FAILURES as error:
                 self._state.failed(error)
+                self._doubt(admissions, debts)
             finally:
                 # Whatever happened, nobody waits for ever.
                 for admission, answer in zip(admissions, answers, strict=True):
@@ -292,16 +306,37 @@ class RedisLimiter:
             _ = pipeline.evalsha(self._shas[script], *arguments)
         return list(await pipeline.execute())
 
+    def _doubt(self, admissions: list[_Admission], debts: dict[str, _Debt]) -> None:
+        """Remember the leases of an exchange that failed, to give them back later."""
+        leases = [(entry.caller.name, entry.lease) for entry in admissions]
+        leases += [(name, lease) for name, debt in debts.items() for lease in debt.leases]
+        for name, lease in leases:
+            # Bounded: what is forgotten lapses.
+            self._doubtful.setdefault(name, deque(maxlen=_MAX_DOUBTFUL)).append(lease)
+
+    def _changed(self, up: bool) -> None:
+        if up:
+            self._due.set()
+
     async def _renew_forever(self) -> None:
-        while True:
-            await asyncio.sleep(LEASE / 3)
+        while not self._stopped:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._due.wait()
+            self._due.clear()
             await self.renew()
 
     async def renew(self) -> None:
-        """Renew the leases of all requests in flight."""
-        if not self._state.up or not self._leases:
+        """Renew the leases of all requests in flight, and give back doubtful ones."""
+        if not self._state.up:
             return
+        doubtful, self._doubtful = self._doubtful, {}
+        for name, leases in doubtful.items():
+            self._owe(name).leases.extend(leases)
+            self._wake()
         calls = [(2, (1, _keys(name)[1], LEASE, *leases)) for name, leases in self._leases.items()]
+        if not calls:
+            return
         try:
             await self._run(calls)
         except FAILURES as error:
