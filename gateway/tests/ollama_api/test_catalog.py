@@ -8,9 +8,9 @@ import ollama
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import load
 
 from synapse_gateway.ollama_api.catalog import CatalogModel, ps, same_names, show, tags, version
+from tests.exchanges.wire import load
 
 KNOWN = CatalogModel(
     name="smollm2:latest",

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import load
 
 from synapse_gateway.ollama_api import (
     OllamaRequestError,
@@ -17,6 +16,7 @@ from synapse_gateway.ollama_api import (
     to_openai,
     unknown_model,
 )
+from tests.exchanges.wire import load
 
 PATHS = [reply.value for reply in Reply]
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
@@ -494,14 +494,14 @@ def test_any_bytes_are_translated_or_refused_with_a_sentence(path: str, body: by
 
 
 def _translate_or_refuse(path: str, data: bytes) -> None:
-    error = None
+    translated: Translated | OllamaRequestError
     try:
         translated = to_openai(path, data)
-    except OllamaRequestError as refused:
-        error = refused
-    if error is None:
+    except OllamaRequestError as error:
+        translated = error
+    if isinstance(translated, Translated):
         assert translated.immediate or isinstance(json.loads(translated.body), dict)
         return
-    assert error.sentence
-    assert json.loads(error.body) == {"error": error.sentence}
-    assert error.status in {400, 404}
+    assert translated.sentence
+    assert json.loads(translated.body) == {"error": translated.sentence}
+    assert translated.status in {400, 404}

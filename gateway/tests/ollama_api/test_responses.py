@@ -8,7 +8,6 @@ import ollama
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import load
 
 from synapse_gateway.ollama_api import (
     OllamaRequestError,
@@ -22,9 +21,10 @@ from synapse_gateway.ollama_api import (
     to_openai,
 )
 from synapse_gateway.ollama_api.replies import timestamp
+from tests.exchanges.wire import load
 
 if TYPE_CHECKING:
-    from conftest import SteppingClock
+    from tests.ollama_api.conftest import SteppingClock
 
 MODELS: dict[str, Any] = {
     "/api/chat": ollama.ChatResponse,
@@ -35,13 +35,13 @@ MODELS: dict[str, Any] = {
 
 
 def asked(path: str, **body: Any) -> Translated:
-    wanted = {
+    defaults: dict[str, dict[str, Any]] = {
         "/api/chat": {"messages": [{"role": "user", "content": "hi"}]},
         "/api/generate": {"prompt": "hi"},
         "/api/embed": {"input": "a"},
         "/api/embeddings": {"prompt": "a"},
-    }[path]
-    return to_openai(path, json.dumps({"model": "m", **wanted, **body}).encode())
+    }
+    return to_openai(path, json.dumps({"model": "m", **defaults[path], **body}).encode())
 
 
 def whole(path: str, body: Any, clock: SteppingClock, **request: Any) -> dict[str, Any]:
@@ -261,12 +261,16 @@ def test_only_the_first_choice_is_translated(clock: SteppingClock) -> None:
     assert text_of(stream("/api/chat", [chunk], clock, finish=False)) == "a"
 
 
-def test_a_recorded_cut_stream_never_ends_as_done(clock: SteppingClock) -> None:
-    for server in ("llamacpp", "ollama"):
-        name = "v1_chat_stream_killed" if server == "llamacpp" else "v1_chat_stream_runner_killed"
-        lines = stream("/api/chat", load(server, name).events(), clock)
-        assert lines[-1] == {"error": "the model's answer ended before it was complete"}
-        assert not any(line.get("done") for line in lines)
+@pytest.mark.parametrize(
+    ("server", "name"),
+    [("llamacpp", "v1_chat_stream_killed"), ("ollama", "v1_chat_stream_runner_killed")],
+)
+def test_a_recorded_cut_stream_never_ends_as_done(
+    server: str, name: str, clock: SteppingClock
+) -> None:
+    lines = stream("/api/chat", load(server, name).events(), clock)
+    assert lines[-1] == {"error": "the model's answer ended before it was complete"}
+    assert not any(line.get("done") for line in lines)
     assert shape(lines[-1]) == shape(load("ollama", "chat_stream_runner_killed").lines()[-1])
 
 
