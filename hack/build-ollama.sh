@@ -3,14 +3,14 @@
 #
 #   hack/build-ollama.sh                  build into the cache (about 3 minutes on 2 cores), or find it there
 #   hack/build-ollama.sh --path           print where the binary is or would be, build nothing
-#   OLLAMA_VERSION=0.17.4 GOAMD64_MARCH=x86-64-v3 hack/build-ollama.sh
+#   OLLAMA_VERSION=0.17.4 OLLAMA_MARCH=x86-64-v3 hack/build-ollama.sh
 #
 # Needs: go (1.24.1 or later), gcc and g++, python3 with pip. Result: CACHE/synapse/bin/ollama-VERSION, with CACHE
 # being XDG_CACHE_HOME or ~/.cache. A second call takes no time.
 set -euo pipefail
 
 version=${OLLAMA_VERSION:-0.17.4}
-march=${GOAMD64_MARCH:-x86-64-v3}
+march=${OLLAMA_MARCH:-x86-64-v3}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/synapse
 binary=$cache/bin/ollama-$version
 

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import httpx
 import ollama
 import pytest
 
@@ -100,6 +101,7 @@ class Deployment:
     engine: Server
     llama: Server
     direct: ollama.Client
+    url: str
     client: ollama.Client
 
     def __init__(self, folder: Path, binary: str) -> None:
@@ -134,8 +136,8 @@ class Deployment:
         self._create("all-minilm", self._file("all-minilm-l6-v2"))
         for port in (self.llama_port, embeddings_port):
             wait_for(f"http://127.0.0.1:{port}/health")
-        port = self._gateway(embeddings_port)
-        self.client = ollama.Client(host=f"http://127.0.0.1:{port}")
+        self.url, ollama_url = self._gateway(embeddings_port)
+        self.client = ollama.Client(host=ollama_url)
 
     def _python(self, name: str, module: str, *arguments: str) -> Server:
         command = [sys.executable, "-m", module, *arguments]
@@ -163,7 +165,7 @@ class Deployment:
             capture_output=True,
         )
 
-    def _gateway(self, embeddings_port: int) -> int:
+    def _gateway(self, embeddings_port: int) -> tuple[str, str]:
         config = {
             "auth": "anonymous",
             "backends": {
@@ -193,8 +195,14 @@ class Deployment:
             "gateway", "synapse_gateway", "serve", "--config", str(file),
             "--port", str(ports[0]), "--ollama-port", str(ports[1]),
         )  # fmt: skip
-        wait_for(f"http://127.0.0.1:{ports[0]}/readyz")
-        return ports[1]
+        url, ollama_url = (f"http://127.0.0.1:{port}" for port in ports)
+        wait_for(f"{url}/readyz")
+        return url, ollama_url
+
+    def kill_runners(self) -> None:
+        """Kill the processes in which Ollama keeps its models."""
+        for pid in self.engine.children():
+            os.kill(pid, signal.SIGKILL)
 
     def in_ollamas_memory(self) -> bool:
         return "smollm2:latest" in {model.name for model in self.direct.ps().models}
@@ -227,8 +235,6 @@ class Deployment:
 
 
 def wait_for(url: str) -> None:
-    import httpx  # noqa: PLC0415 - comes with the client that is tested
-
     def answers() -> bool | None:
         try:
             return True if httpx.get(url).status_code == 200 else None
@@ -435,11 +441,28 @@ def test_errors_come_as_the_clients_own_with_ollamas_words(client: ollama.Client
 def test_a_stream_cut_by_a_dead_ollama_runner_ends_with_an_error(deployment: Deployment) -> None:
     stream = deployment.client.chat("native", STORY, options=LONG, stream=True)
     seen = [next(stream) for _ in range(3)]
-    for pid in deployment.engine.children():
-        os.kill(pid, signal.SIGKILL)
+    deployment.kill_runners()
     with pytest.raises(ollama.ResponseError):
         seen.extend(stream)
     assert not any(part.done for part in seen)
+
+
+def test_an_openai_stream_that_ollama_ends_cleanly_after_a_fault_ends_with_an_error(
+    deployment: Deployment,
+) -> None:
+    """Ollama hides a dead runner on its OpenAI path: the body ends in order, without a reason."""
+    body = {"model": "native", "messages": STORY, "stream": True, "max_tokens": 400}
+    url = f"{deployment.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, timeout=60) as response:
+        lines = []
+        for line in response.iter_lines():
+            lines.append(line)
+            if len(lines) == 6:
+                deployment.kill_runners()
+    events = [line for line in lines if line]
+    assert '"error"' in events[-1]
+    assert "data: [DONE]" not in events
+    assert not any('"finish_reason":"' in event for event in events)
 
 
 def test_a_stream_cut_by_a_dead_llamacpp_ends_with_an_error(deployment: Deployment) -> None:
@@ -457,11 +480,14 @@ def test_a_dead_ollama_is_replaced_by_llamacpp_in_the_same_words(deployment: Dep
     expected = deployment.client.chat("translated", QUESTION, options=GREEDY).message
     deployment.engine.kill()
     try:
-        answer = deployment.client.chat("both", QUESTION, options=GREEDY)
+        body = {"model": "both", "messages": QUESTION, "options": GREEDY, "stream": False}
+        answer = httpx.post(f"{deployment.url}/api/chat", json=body, timeout=60)
         pieces = list(deployment.client.chat("both", QUESTION, options=GREEDY, stream=True))
     finally:
         deployment.engine.start_again()
         deployment.engine.address(LISTENING)
-    assert answer.message == expected
+    assert ollama.ChatResponse.model_validate_json(answer.content).message == expected
+    assert answer.headers["x-synapse-backend"] == "llama"
+    assert answer.headers["x-synapse-fallback"]
     assert "".join(piece.message.content or "" for piece in pieces) == expected.content
     assert pieces[-1].done
