@@ -72,7 +72,7 @@ from_debian() {
   for package in "$work"/*.deb; do
     dpkg -x "$package" "$work"
   done
-  rm -rf "$work"/*.deb "$work/error" "$work/etc" "$work/lib" "$work/var" "$work/usr/share"
+  rm -rf "${work:?}"/{*.deb,error,etc,lib,var,usr/share}
 }
 
 # Debian ships the server as a second name of redis-check-rdb, which acts by the name it is called.
