@@ -21,7 +21,7 @@ from synapse_serving import (
     event,
     stream_response,
 )
-from synapse_serving.audio_output import FORMATS, available_formats, encode
+from synapse_serving.audio_output import FORMATS, available_formats, encode, stretched
 from synapse_serving.streams import from_thread
 
 from .voice import Voice
@@ -71,7 +71,7 @@ class Speaker:
     async def load(self) -> None:
         """Load the voice and say a word, so that the first caller does not wait for that."""
         self._voice = await asyncio.to_thread(Voice, self._path, self._options.threads)
-        await asyncio.to_thread(lambda: list(self.voice.speak("Ready.", 1.0)))
+        await asyncio.to_thread(lambda: list(self.voice.speak("Ready.")))
 
     @property
     def voice(self) -> Voice:
@@ -99,6 +99,12 @@ class Speaker:
                 code="voice_not_found",
             )
 
+    def check_speed(self, speed: float) -> float:
+        """The speed, if it can be had here."""
+        if speed != 1 and len(available_formats()) == 1:
+            raise UnprocessableField("speed: only 1.0 can be had here", param="speed")
+        return speed
+
     def check_format(self, name: str) -> str:
         """The format, if it can be made here."""
         known = available_formats()
@@ -124,14 +130,16 @@ async def _as_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes
 def _routes(speaker: Speaker, admission: Admission, spoken: Histogram) -> APIRouter:
     router = APIRouter()
 
-    def sentences(text: str, speed: float) -> Iterator[Any]:
-        for samples in speaker.voice.speak(text, speed):
-            spoken.observe(len(samples) / speaker.voice.rate)
-            yield samples
+    def sentences(text: str, length_scale: float, speed: float) -> Iterator[Any]:
+        rate = speaker.voice.rate
+        for samples in speaker.voice.speak(text, length_scale):
+            said = samples if speed == 1 else stretched(samples, rate, speed)
+            spoken.observe(len(said) / rate)
+            yield said
 
-    async def respond(text: str, speed: float, form: str, *, events: bool = False) -> Response:
+    async def respond(said: Iterator[Any], form: str, *, events: bool = False) -> Response:
         async def make() -> AsyncGenerator[bytes, None]:
-            encoded = encode(sentences(text, speed), speaker.voice.rate, form)
+            encoded = encode(said, speaker.voice.rate, form)
             audio = from_thread(admission, encoded)
             return _as_events(audio) if events else audio
 
@@ -146,12 +154,13 @@ def _routes(speaker: Speaker, admission: Admission, spoken: Histogram) -> APIRou
         speaker.check_voice(body.voice)
         form = speaker.check_format(body.response_format)
         text = speaker.check_text(body.input, "input")
-        return await respond(text, body.speed, form, events=body.stream_format == "sse")
+        said = sentences(text, 1.0, speaker.check_speed(body.speed))
+        return await respond(said, form, events=body.stream_format == "sse")
 
     @router.post("/synthesize", summary="Piper: a WAV file for a text")
     async def synthesize(body: SynthesizeRequest) -> Response:
         text = speaker.check_text(body.text, "text")
-        return await respond(text, 1 / body.length_scale, "wav")
+        return await respond(sentences(text, body.length_scale, 1.0), "wav")
 
     @router.get("/v1/audio/voices", summary="Voices that can speak")
     async def voices() -> dict[str, Any]:

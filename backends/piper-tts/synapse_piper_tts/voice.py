@@ -71,13 +71,14 @@ class Voice:
         self.language = config.espeak_voice
         self._length_scale = config.length_scale
 
-    def speak(self, text: str, speed: float) -> Iterator[npt.NDArray[np.int16]]:
+    def speak(self, text: str, length_scale: float = 1.0) -> Iterator[npt.NDArray[np.int16]]:
         """16-bit mono samples at ``rate`` Hz, one array a sentence; empty for unspeakable text.
 
         Args:
             text: What to say.
-            speed: 2.0 is twice as fast.
+            length_scale: How long the model makes each phoneme, as a factor. Phonemes have whole
+                frames, so half of it is more than half as long.
         """
-        config = SynthesisConfig(length_scale=self._length_scale / speed)
+        config = SynthesisConfig(length_scale=self._length_scale * length_scale)
         for chunk in self._voice.synthesize(text, config):
             yield chunk.audio_int16_array

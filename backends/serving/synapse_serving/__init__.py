@@ -9,6 +9,7 @@ from .app import create_app
 from .audio_input import Audio, AudioLimits, decode_upload
 from .errors import (
     BadRequest,
+    CallerLeft,
     MediaTooLarge,
     ModelNotFound,
     NotImplementedByModel,
@@ -27,6 +28,7 @@ __all__ = [
     "Audio",
     "AudioLimits",
     "BadRequest",
+    "CallerLeft",
     "MediaTooLarge",
     "Metrics",
     "ModelNotFound",

@@ -9,6 +9,7 @@
       UnsupportedMedia        415  not an audio file, or one with video
       UnprocessableField      422  a field's value is outside what is known
       NotImplementedByModel   501  right, but this model cannot
+      CallerLeft              499  nobody is there to read the answer
       Overloaded              503  every slot and place in the queue is taken
 
 The body has OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``.
@@ -95,6 +96,15 @@ class NotImplementedByModel(ServiceError):
 
     status = 501
     kind = "not_supported_error"
+
+
+class CallerLeft(ServiceError):
+    """The caller has closed the connection; raised to stop work for it."""
+
+    status = 499
+
+    def __init__(self) -> None:
+        super().__init__("the caller has left")
 
 
 class Overloaded(ServiceError):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, File, Form, Response, UploadFile
+from fastapi import Request as Caller
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import Histogram
 
@@ -17,6 +18,7 @@ from synapse_serving import (
     Audio,
     AudioLimits,
     BadRequest,
+    CallerLeft,
     Metrics,
     ModelNotFound,
     NotImplementedByModel,
@@ -111,13 +113,22 @@ class Transcriber:
             await items.aclose()
 
     async def transcribe(
-        self, upload: UploadFile, request: Request
+        self, caller: Caller, upload: UploadFile, request: Request
     ) -> tuple[Speech, list[Any], float]:
-        """Speech, every segment, and the duration in seconds; waits for a slot."""
+        """Speech, every segment, and the duration in seconds; waits for a slot.
+
+        Raises:
+            CallerLeft: The connection closed; what is not decoded yet is not decoded.
+        """
+        found: list[Any] = []
         async with self.admission.slot():
+            await _stay(caller)
             audio = await self.decode(upload)
             async with self.begin(audio, request) as (speech, segments):
-                return speech, [segment async for segment in segments], audio.seconds
+                async for segment in segments:
+                    found.append(segment)
+                    await _stay(caller)
+        return speech, found, audio.seconds
 
     def check_model(self, model: str) -> None:
         """Refuse a model that is not served here."""
@@ -140,6 +151,12 @@ class Transcriber:
                 f"language: the model {self.settings.name} knows English only", param="language"
             )
         return code
+
+
+async def _stay(caller: Caller) -> None:
+    """Go on only while somebody waits for the answer."""
+    if await caller.is_disconnected():
+        raise CallerLeft
 
 
 def _wanted(granularities: list[str], response_format: str) -> frozenset[str]:
@@ -203,8 +220,9 @@ def _openai_routes(transcriber: Transcriber) -> APIRouter:
     router = APIRouter()
 
     @router.post("/v1/audio/transcriptions", summary="OpenAI: the text of a recording")
-    async def transcriptions(
+    async def transcriptions(  # noqa: PLR0913 - the fields of OpenAI's form
         *,
+        caller: Caller,
         file: Upload,
         model: Annotated[str, Form()] = "whisper",
         language: Annotated[str | None, Form()] = None,
@@ -220,7 +238,7 @@ def _openai_routes(transcriber: Transcriber) -> APIRouter:
         request = Request(code, prompt, temperature, words="word" in wanted)
         if stream:
             return await _openai_stream(transcriber, file, request)
-        speech, segments, seconds = await transcriber.transcribe(file, request)
+        speech, segments, seconds = await transcriber.transcribe(caller, file, request)
         if response_format == "text":
             return PlainTextResponse(formats.plain_text(segments) + "\n")
         if response_format == "srt":
@@ -246,12 +264,13 @@ def _own_routes(transcriber: Transcriber) -> APIRouter:
 
     @router.post("/transcribe", summary="The text of a recording, with times")
     async def transcribe(
+        caller: Caller,
         file: Upload,
         language: Annotated[str | None, Form()] = None,
         word_timestamps: Annotated[bool, Form()] = False,
     ) -> Response:
         request = Request(transcriber.check_language(language), words=word_timestamps)
-        speech, segments, seconds = await transcriber.transcribe(file, request)
+        speech, segments, seconds = await transcriber.transcribe(caller, file, request)
         answer = {
             "text": formats.plain_text(segments),
             "language": speech.language,

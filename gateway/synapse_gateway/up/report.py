@@ -18,7 +18,8 @@ def _post(url: str, body: str, *, curl: str = "curl", more: str = "") -> str:
 
 def _chat_lines(url: str, model: str) -> list[str]:
     chat = f"{url}/v1/chat/completions"
-    body = f'"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}]'
+    question = '{"role": "user", "content": "Name the capital of France."}'
+    body = f'"model": "{model}", "messages": [{question}]'
     return [
         "A chat, whole and as a stream:",
         _post(chat, body),
