@@ -84,7 +84,7 @@ class Setup:
         )
         self.children.check()
         if done.returncode:
-            raise BenchError(f"the client failed: {done.stderr.strip()}")
+            raise BenchError(f"{mode} on port {port}: {done.stderr.strip()}")
         result: dict[str, Any] = json.loads(done.stdout)
         return result
 

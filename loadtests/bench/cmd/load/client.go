@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"syscall"
 
@@ -43,8 +42,6 @@ type client struct {
 
 // handler reacts to an exchange that has new bytes, is complete, or was closed by the target.
 type handler func(x *exchange, now int64, complete bool)
-
-var errTooLong = errors.New("gave up: the target did not answer in time")
 
 func newClient(o *options) (*client, error) {
 	poller, err := poll.New()
@@ -145,7 +142,7 @@ func (c *client) turn(timeoutMs int, handle handler) (bool, error) {
 	}
 	now := poll.Now()
 	if now > c.giveUpAt {
-		return false, errTooLong
+		return false, c.tooLong(now)
 	}
 	fired := false
 	for i := range events {
@@ -159,6 +156,19 @@ func (c *client) turn(timeoutMs int, handle handler) (bool, error) {
 		}
 	}
 	return fired, nil
+}
+
+// tooLong says what the client still waits for.
+func (c *client) tooLong(now int64) error {
+	waiting, oldest := 0, now
+	for _, x := range c.byFD {
+		if x != nil && x.busy {
+			waiting++
+			oldest = min(oldest, x.sent)
+		}
+	}
+	return fmt.Errorf("gave up: %d requests unanswered, the oldest for %.1f s; answered by status: %v; %d connections lost",
+		waiting, float64(now-oldest)/1e9, c.byStatus(), c.resets)
 }
 
 func (c *client) receive(x *exchange, handle handler) {
