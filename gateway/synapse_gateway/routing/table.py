@@ -91,11 +91,12 @@ class ModelRoute:
 
     def _make_plan(self, capability: Capability) -> Plan:
         service = SERVICE_OF[capability]
-        pairs = [
-            (target, state)
-            for target, state in zip(self.config.targets, self.states, strict=True)
-            if _can(state, capability)
-        ]
+        declared = self.config.service
+        pairs = (
+            []
+            if declared is not None and service not in (declared, Service.OTHER)
+            else self._able(capability)
+        )
         if service is Service.EMBEDDINGS:
             pairs = _of_the_same_weights(pairs)
         orders: dict[int, list[Candidate]] = {}
@@ -109,16 +110,19 @@ class ModelRoute:
         longest = max((c.timeouts.overall for group in ranked for c in group), default=60.0)
         return Plan(ranked, self.config.policy, longest)
 
+    def _able(self, capability: Capability) -> list[tuple[Target, TargetState]]:
+        return [
+            (target, state)
+            for target, state in zip(self.config.targets, self.states, strict=True)
+            if _can(state, capability)
+        ]
+
 
 def _can(state: TargetState, capability: Capability) -> bool:
     known = state.backend.models.get(state.model)
     if known is not None and known.capabilities:
         return capability in known.capabilities
-    capabilities = state.backend.adapter.capabilities
-    # Ollama's API is translated for backends that do not speak it themselves
-    return capability in capabilities or (
-        capability is Capability.OLLAMA and Capability.CHAT in capabilities
-    )
+    return capability in state.backend.adapter.capabilities
 
 
 def _of_the_same_weights(
