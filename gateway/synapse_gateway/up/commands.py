@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from synapse_gateway.up import plan as plans
 from synapse_gateway.up.configuration import as_yaml, configuration
 from synapse_gateway.up.errors import UpError
-from synapse_gateway.up.foreign import API_KEY_VARIABLE, Foreign, inspect
+from synapse_gateway.up.foreign import API_KEY_VARIABLE, Foreign, base_url, inspect
 from synapse_gateway.up.ports import choose, is_free
 from synapse_gateway.up.report import stop_command, summary
 from synapse_gateway.up.state import Phase, StateDirectory, Status, last_lines
@@ -154,7 +154,7 @@ def _already_up(state: State, directory: StateDirectory) -> int:
 def _prepare(options: argparse.Namespace, directory: StateDirectory) -> Plan:
     """Check what can be checked before anything starts, and write the plan and configuration."""
     key = os.environ.get(API_KEY_VARIABLE) or None
-    foreign = [inspect(url, key) for url in options.backend]
+    foreign = [inspect(url, key) for url in dict.fromkeys(map(base_url, options.backend))]
     for server in foreign:
         listed = ", ".join(server.models[:8]) or "none yet"
         _say(f"found {server.kind} at {server.url}; models: {listed}")

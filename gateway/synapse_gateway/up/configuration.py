@@ -47,13 +47,10 @@ def configuration(
     backends = {server.name: _embedded_backend(server, ports[server.name]) for server in embedded}
     for number, server in enumerate(foreign):
         backends[foreign_name(number)] = _foreign_backend(server, with_key=with_key)
-    models = dict(EMBEDDED_MODELS) if embedded else {}
-    default = "smollm2" if embedded else None
-    for number, server in enumerate(foreign):
-        chat = server.chat_model
-        if chat is not None and chat not in models:
-            models[chat] = {"targets": [{"backend": foreign_name(number), "model": chat}]}
-            default = default if number else chat
+    theirs = _foreign_models(foreign)
+    models = theirs | (_embedded_models(theirs) if embedded else {})
+    chats = (server.chat_model for server in foreign)
+    default = next((chat for chat in chats if chat), "smollm2" if embedded else None)
     tree: dict[str, Any] = {"auth": "anonymous", "backends": backends}
     if models:
         tree["models"] = models
@@ -74,6 +71,26 @@ def _embedded_backend(server: Embedded, port: int) -> dict[str, Any]:
     if server.slots is not None:
         backend["slots"] = server.slots
     return backend
+
+
+def _foreign_models(foreign: Sequence[Foreign]) -> dict[str, Any]:
+    """Every model that the user's servers list; the next server is the spare of the one before."""
+    models: dict[str, Any] = {}
+    for number, server in enumerate(foreign):
+        for name in server.models:
+            targets = models.setdefault(name, {"targets": []})["targets"]
+            target = {"backend": foreign_name(number), "model": name, "order": len(targets) + 1}
+            targets.append(target)
+    return models
+
+
+def _embedded_models(theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The embedded models, less the names that mean a model of the user."""
+    return {
+        name: model | {"aliases": [alias for alias in model["aliases"] if alias not in theirs]}
+        for name, model in EMBEDDED_MODELS.items()
+        if name not in theirs
+    }
 
 
 def _foreign_backend(server: Foreign, *, with_key: bool) -> dict[str, Any]:

@@ -70,6 +70,21 @@ def test_of_two_servers_of_the_user_the_first_one_is_the_automatic_one(tmp_path:
     assert settings.auto.default == "qwen3:8b"
 
 
+def test_a_model_that_two_servers_of_the_user_have_fails_over_between_them(tmp_path: Path) -> None:
+    other = Foreign(url="http://127.0.0.1:8080", kind="vllm", models=("qwen3:8b",))
+    settings = loaded(tmp_path, configuration([], {}, [OLLAMA, other], with_key=False)).settings
+    targets = settings.models["qwen3:8b"].targets
+    assert [(target.backend, target.order) for target in targets] == [("mine", 1), ("mine-2", 2)]
+
+
+def test_a_name_that_the_users_server_has_means_its_model(tmp_path: Path) -> None:
+    own = Foreign(url="http://127.0.0.1:11434", kind="ollama", models=("llama3.1:8b", "piper"))
+    settings = loaded(tmp_path, configuration(EMBEDDED, PORTS, [own], with_key=False)).settings
+    assert settings.models["llama3.1:8b"].targets[0].backend == "mine"
+    assert "llama3.1:8b" not in settings.models["smollm2"].aliases
+    assert settings.models["piper"].targets[0].backend == "mine"
+
+
 def test_a_users_key_is_named_and_never_written(tmp_path: Path) -> None:
     tree = configuration([], {}, [OLLAMA], with_key=True)
     assert loaded(tmp_path, tree).settings.backends["mine"].api_key_env == API_KEY_VARIABLE
