@@ -112,10 +112,10 @@ class OpenTelemetry:
         self._random = random.Random()  # noqa: S311 - ids, not secrets
         self._backends: dict[str, _Backend] = {}
         self._names: dict[tuple[str, str], str] = {}
-        self._spans = None
+        self._spans: BatchSpanProcessor | None = None
         if endpoints.traces is not None:
             self._spans = BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoints.traces))
-        self._meters = None
+        self._meters: MeterProvider | None = None
         if endpoints.metrics is not None:
             reader = PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=endpoints.metrics))
             self._meters = MeterProvider([reader], resource, shutdown_on_exit=False)
@@ -178,10 +178,12 @@ class OpenTelemetry:
 
     def close(self) -> None:
         """Send what is held, and stop; may take as long as the exporter's time-out."""
-        if self._spans is not None:
-            self._spans.shutdown()  # type: ignore[no-untyped-call] # the SDK's own omission
-        if self._meters is not None:
-            self._meters.shutdown()
+        spans, self._spans = self._spans, None
+        meters, self._meters = self._meters, None
+        if spans is not None:
+            spans.shutdown()  # type: ignore[no-untyped-call] # the SDK's own omission
+        if meters is not None:
+            meters.shutdown()
 
     def _begin(self, record: RequestRecord) -> None:
         """Allot the ids of a request, below the caller's span if he named one."""
@@ -368,4 +370,5 @@ def _failure(record: RequestRecord) -> str:
 
 def _nanoseconds(record: RequestRecord, at: float) -> int:
     """Return a monotonic time of the request as nanoseconds since the epoch."""
-    return int((record.started_unix + (at - record.started)) * 1e9)
+    # Added as integers: a float holds no nanoseconds of this century.
+    return int(record.started_unix * 1e9) + round((at - record.started) * 1e9)

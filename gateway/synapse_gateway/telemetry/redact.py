@@ -24,8 +24,8 @@ _NAMES = r"access_token|ws_auth_key|\w*api_?key|token|passw(?:or)?d|(?:client_)?
 # In the order in which they are applied; what is kept is the first group.
 _PATTERNS = (
     # Header: value, also as a Python or JSON pair of (byte) strings.
-    r"""(?i)(\b(?:proxy-)?authorization\b["']?\s*[:=,]\s*b?["']?)(?:\w+\s+)?[^\s"',;]+""",
-    r"""(?i)(\b(?:x-api-key|api-key|set-cookie|cookie)\b["']?\s*[:=,]\s*b?["']?)[^"'\r\n]+""",
+    r"""(?i)(\b(?:proxy-)?authorization\b["']?\s*[:=,]\s*(?:b?["'])?)(?:\w+\s+)?[^\s"',;]+""",
+    r"""(?i)(\b(?:x-api-key|api-key|set-cookie|cookie)\b["']?\s*[:=,]\s*(?:b?["'])?)[^"'\r\n]+""",
     r"(?i)(\b(?:bearer|basic)\s+)[a-z0-9._~+/=-]+",
     rf"""(?i)(\b(?:{_NAMES})["']?\s*[=:]\s*["']?)[^\s"'&,;]+""",
     r"(\b[a-z][a-z0-9+.-]*://)[^\s/@]+(?=@)",
@@ -47,9 +47,10 @@ class Redactor:
             ConfigError: One of them is none.
         """
         self._patterns = [re.compile(pattern) for pattern in _PATTERNS]
+        self._extra: list[re.Pattern[str]] = []
         for pattern in extra:
             try:
-                self._patterns.append(re.compile(f"()(?:{pattern})"))
+                self._extra.append(re.compile(pattern))
             except re.error as error:
                 raise ConfigError(
                     f"{EXTRA_PATTERNS}: {pattern!r} is not a regular expression: {error}"
@@ -68,6 +69,8 @@ class Redactor:
         """Return the text without credentials."""
         for pattern in self._patterns:
             text = pattern.sub(_masked, text)
+        for pattern in self._extra:
+            text = pattern.sub(MASK, text)
         return text
 
 

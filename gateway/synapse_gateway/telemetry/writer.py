@@ -36,7 +36,7 @@ class LineWriter:
     """
 
     def __init__(self, sink: Sink, interval: float = 0.2) -> None:
-        """Build one; its thread starts with the first line.
+        """Build one, and start its thread.
 
         Args:
             sink: Where the lines go.
@@ -49,9 +49,9 @@ class LineWriter:
         self._some = threading.Event()
         self._hurry = threading.Event()
         self._drained = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
         self._closed = False
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
 
     def write(self, line: bytes, *, hurry: bool = False) -> None:
         """Take a line, with its line feed; never waits and never raises.
@@ -67,8 +67,6 @@ class LineWriter:
         lines.append(line)
         # Asked after the line is in: the thread clears it before it takes lines.
         if not self._some.is_set():
-            if self._thread is None:
-                self._start()
             self._some.set()
         if hurry or len(lines) == _BATCH:
             self._hurry.set()
@@ -82,15 +80,8 @@ class LineWriter:
         self._closed = True
         self._some.set()
         self._hurry.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
         self._drain()
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-                self._thread.start()
 
     def _run(self) -> None:
         while not self._closed:
