@@ -45,3 +45,5 @@ BENCH_FLAGS ?=
 
 bench: ## Measure the gateway beside nginx; BENCH=soak sends it a million requests
 	@$(VENV)/bin/python -m loadtests.bench.run $(BENCH) $(BENCH_FLAGS)
+
+include hack/deploy.mk

@@ -80,15 +80,24 @@ http://{{ include "synapse.host" (dict "root" .root "service" .entry.service) }}
 {{- mulf (float64 $number) (float64 $factor) | floor | int64 -}}
 {{- end }}
 
+{{- define "synapse.activeModels" -}}
+{{- /* {root}: YAML map of the models that are not switched off. */ -}}
+{{- $active := dict -}}
+{{- range $name, $model := .root.Values.models -}}
+{{- if and $model (ne (toString $model.enabled) "false") -}}
+{{- $_ := set $active $name (omit $model "enabled") -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $active -}}
+{{- end }}
+
 {{- define "synapse.targets" -}}
 {{- /* {root, backend}: YAML map of the models that have a target on a backend: name -> target. */ -}}
 {{- $found := dict -}}
 {{- $backend := .backend -}}
-{{- range $name, $model := .root.Values.models -}}
-{{- if $model -}}
+{{- range $name, $model := fromYaml (include "synapse.activeModels" .) -}}
 {{- if hasKey $model.targets $backend -}}
 {{- $_ := set $found $name (index $model.targets $backend | default dict) -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $found -}}

@@ -12,7 +12,7 @@ GPU engines that serve one model: what their arguments are made of.
 {{- $backend := .backend -}}
 {{- $root := .root -}}
 {{- range $name, $target := fromYaml (include "synapse.targets" .) -}}
-{{- toYaml (dict "name" $name "target" $target "model" (index $root.Values.models $name)) -}}
+{{- toYaml (dict "name" $name "target" $target "model" (index (fromYaml (include "synapse.activeModels" (dict "root" $root))) $name)) -}}
 {{- break -}}
 {{- end -}}
 {{- end }}

@@ -68,8 +68,7 @@ Ollama gives a model its GPU first and its CPU fallback second with no other cha
 {{- define "synapse.models" -}}
 {{- $backends := .backends -}}
 {{- $models := dict -}}
-{{- range $name, $model := .root.Values.models -}}
-{{- if $model -}}
+{{- range $name, $model := fromYaml (include "synapse.activeModels" .) -}}
 {{- $targets := list -}}
 {{- range $backendName, $own := $model.targets -}}
 {{- $target := $own | default dict -}}
@@ -97,7 +96,6 @@ Ollama gives a model its GPU first and its CPU fallback second with no other cha
 {{- with $model.contextFallback }}{{ $_ := set $rendered "context_fallback" . }}{{ end -}}
 {{- with $model.timeouts }}{{ $_ := set $rendered "timeouts" . }}{{ end -}}
 {{- $_ := set $models $name $rendered -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $models -}}

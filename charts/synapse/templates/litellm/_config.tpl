@@ -6,8 +6,8 @@
 {{- $root := .root -}}
 {{- $catalog := fromYaml (include "synapse.catalog" .) -}}
 {{- $list := list -}}
-{{- range $name, $model := $root.Values.models -}}
-{{- if and $model (has $model.service (list "llm" "embeddings")) -}}
+{{- range $name, $model := fromYaml (include "synapse.activeModels" .) -}}
+{{- if has $model.service (list "llm" "embeddings") -}}
 {{- range $backend, $own := $model.targets -}}
 {{- $entry := get $catalog $backend | default dict -}}
 {{- if and $entry (ne $backend "litellm-proxy") -}}

@@ -57,7 +57,7 @@
 {{- $errors = append $errors (printf "gateway.backends.%s: the chart renders a backend of that name; choose another, or use the component's `external`." $name) -}}
 {{- end -}}
 {{- end -}}
-{{- if and (hasKey $g.auto "default") (not (hasKey $v.models ($g.auto.default | default ""))) -}}
+{{- if and (hasKey $g.auto "default") (not (hasKey (fromYaml (include "synapse.activeModels" .)) ($g.auto.default | default ""))) -}}
 {{- $errors = append $errors (printf "gateway.auto.default: `%s` is no model of this file." $g.auto.default) -}}
 {{- end -}}
 {{- end -}}

@@ -3,14 +3,14 @@
 {{- $root := .root -}}
 {{- $v := $root.Values -}}
 {{- $errors := list -}}
+{{- $models := fromYaml (include "synapse.activeModels" .) -}}
 {{- $catalog := fromYaml (include "synapse.catalog" .) -}}
 {{- $known := list "ollama" "sglang" "tensorrt-llm" "llama-embed" "llama-router" "litellm-proxy" "speaches" "whisper-stt" "piper-tts" "openvoice" "chatterbox-tts" -}}
 {{- range $instance, $_ := $v.vllm.instances }}{{ $known = append $known (printf "vllm-%s" $instance) }}{{ end -}}
 {{- range $name, $_ := $v.gateway.backends }}{{ $known = append $known $name }}{{ end -}}
 {{- $services := dict "speaches" (list "stt" "tts") "whisper-stt" (list "stt") "piper-tts" (list "tts") "openvoice" (list "tts") "chatterbox-tts" (list "tts") "llama-embed" (list "embeddings") -}}
 {{- $names := dict -}}
-{{- range $name, $model := $v.models -}}
-{{- if $model -}}
+{{- range $name, $model := $models -}}
 {{- range prepend ($model.aliases | default list) $name -}}
 {{- if hasKey $names . -}}
 {{- $errors = append $errors (printf "models.%s: the name `%s` belongs to %s already; one name stands for one model." $name . (get $names .)) -}}
@@ -18,9 +18,7 @@
 {{- $_ := set $names . $name -}}
 {{- end -}}
 {{- end -}}
-{{- end -}}
-{{- range $name, $model := $v.models -}}
-{{- if $model -}}
+{{- range $name, $model := $models -}}
 {{- $there := list -}}
 {{- range $backend, $own := $model.targets -}}
 {{- $target := $own | default dict -}}
@@ -50,7 +48,6 @@
 {{- range concat ($model.fallbacks | default list) (ternary (list $model.contextFallback) list (hasKey $model "contextFallback")) -}}
 {{- if not (hasKey $names .) -}}
 {{- $errors = append $errors (printf "models.%s: falls back to `%s`, which is no model of this file." $name .) -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
