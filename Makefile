@@ -1,6 +1,6 @@
 # `make` lists the targets. Nothing here needs root, a compiler or a system package.
 .DEFAULT_GOAL := help
-.PHONY: help up down test lock bench
+.PHONY: help up down test lock bench api-doc
 SHELL := /bin/sh
 
 PORT ?= 8000
@@ -37,6 +37,9 @@ test: ## Lint, check types and run every test against the real models
 
 lock: ## Write locks/*.txt anew from pyproject.toml
 	@hack/lock.sh
+
+api-doc: ## Write docs/API.md anew from the OpenAPI document
+	@$(VENV)/bin/python hack/generate_api_doc.py
 
 ##@ Measure
 
