@@ -79,7 +79,8 @@ class FleetState:
         Args:
             fleet: Backends and targets.
             table: Returns the route table of the moment.
-            queue_lengths: Returns model names and how many requests wait for each.
+            queue_lengths: Returns model names and how many requests wait for each; a list, or the
+                items of a dict.
             retries_denied: Returns how many retries the budget has refused.
         """
         self._fleet = fleet
@@ -103,7 +104,7 @@ class FleetState:
 
     def queue_lengths(self) -> Iterable[tuple[str, int]]:
         """Return how many requests wait for each model."""
-        return self._queue_lengths()
+        return list(self._queue_lengths())
 
     def retries_denied(self) -> int:
         """Return how many retries the budget has refused since the start."""

@@ -326,6 +326,7 @@ async def test_redis_may_go_and_come_back_and_no_request_fails_for_it(
         redis_server.start()
     else:
         redis_server.wake()
+    one.state.timeout = two.state.timeout = 5.0
     await until(lambda: one.state.up and two.state.up)
 
     async def one_lease() -> bool:
