@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from synapse_gateway.api.protocol import SynapseProtocol
+    from synapse_gateway.errors import RequestError
     from synapse_gateway.proxy.connection import Headers
 
 
@@ -54,6 +55,7 @@ class Call:
         "path",
         "protocol",
         "received",
+        "refusal",
         "response_complete",
         "status",
         "task",
@@ -78,6 +80,8 @@ class Call:
         self.waiting_for_100_continue = False
         self.task: asyncio.Task[None] | None = None
         self.status = 0
+        self.refusal: RequestError | None = None
+        """Why the body was not read to its end."""
         self.received = 0
         """Bytes of the body so far."""
         self._body: list[bytes] = []
@@ -101,8 +105,9 @@ class Call:
             self._body.append(data)
             self.received += len(data)
 
-    def refuse_body(self) -> None:
-        """Keep nothing more of the body."""
+    def refuse_body(self, error: RequestError) -> None:
+        """Keep nothing more of the body; the answer will be this error."""
+        self.refusal = error
         self._discard = True
         self._body.clear()
 
@@ -123,6 +128,7 @@ class Call:
             await self._complete.wait()
         if not self.response_complete:
             self.task = asyncio.current_task()
+            self.protocol.serving = self
             await self.handle()
 
     def handle(self) -> Coroutine[None, None, None]:
@@ -229,6 +235,7 @@ class Call:
     def _end(self) -> None:
         self.response_complete = True
         self._pause = self._resume = _nothing
-        if not self.keep_alive:
+        # after a refusal the caller may still be sending: the protocol closes when he has done
+        if not self.keep_alive and (self.refusal is None or self._complete is not None):
             self.protocol.transport.close()
         self.protocol.on_response_complete()

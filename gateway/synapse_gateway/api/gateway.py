@@ -130,6 +130,8 @@ class Gateway:
         self._finish(call, record, None)
 
     async def _admit(self, call: Call, ring: KeyRing, record: RequestRecord) -> Caller:
+        if call.refusal is not None:
+            raise call.refusal
         headers = call.headers
         caller = ring.authenticate(headers.get(b"authorization"), headers.get(b"x-api-key"))
         record.caller = caller.name

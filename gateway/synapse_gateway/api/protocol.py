@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers of a request."""
+LINGER = 2.0
+"""Seconds that a caller whose body was refused may go on sending it."""
 
 
 class IdleConnections:
@@ -72,6 +74,9 @@ class SynapseProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._hot: Call | None = None
+        """Whose body is being received."""
+        self.serving: Call | None = None
+        """Who is being answered; with pipelining not always the one received last."""
         self._head_bytes = 0
 
     def head_parts(self, status: int) -> list[bytes]:
@@ -83,6 +88,7 @@ class SynapseProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Begin the next request of the pipeline, or wait for one."""
+        self.serving = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -145,6 +151,8 @@ class SynapseProtocol(HttpToolsProtocol):
             call.wait_in_pipeline()
             self.flow.pause_reading()
             self.pipeline.appendleft((call, self.app))  # type: ignore[arg-type]
+        else:
+            self.serving = call
         limit = self.gateway.max_body(path)
         length = headers.get(b"content-length")
         if length is not None and int(length) > limit:
@@ -160,7 +168,7 @@ class SynapseProtocol(HttpToolsProtocol):
             return
         call.take_body(body)
         limit = self.gateway.max_body(call.path)
-        if call.received > limit:
+        if call.received > limit and call.refusal is None:
             self._refuse(call, limit)
 
     def on_message_complete(self) -> None:
@@ -168,17 +176,23 @@ class SynapseProtocol(HttpToolsProtocol):
         call = self._hot
         if call is None:
             super().on_message_complete()
-        elif call.body_complete() and not call.response_complete:
+        elif call.response_complete:
+            # refused before its end, which the caller may not have noticed
+            self.transport.close()
+        elif call.body_complete():
             task: asyncio.Task[None] = self.loop.create_task(call.handle())
             call.task = task
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
     def _refuse(self, call: Call, limit: int) -> None:
-        call.refuse_body()
         call.keep_alive = False
         error = TooLarge(f"The body is larger than {limit} bytes.")
-        self.gateway.refuse_early(call, error)
+        call.refuse_body(error)
+        if self.serving is call:
+            self.gateway.refuse_early(call, error)
+            # closed at once, the answer could be lost to a reset: what is still sent is read
+            self.loop.call_later(LINGER, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is not HTTP, in the shape of every other error."""
@@ -194,8 +208,8 @@ class SynapseProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what is being served: nobody will read it."""
-        call = self.cycle
-        if isinstance(call, Call) and not call.response_complete and call.task is not None:
+        call = self.serving
+        if call is not None and not call.response_complete and call.task is not None:
             call.disconnected = True
             call.task.cancel()
         self.idle.discard(self)
@@ -204,11 +218,11 @@ class SynapseProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Pass the back-pressure on."""
         super().pause_writing()
-        if isinstance(self.cycle, Call):
-            self.cycle.pause_writing()
+        if self.serving is not None:
+            self.serving.pause_writing()
 
     def resume_writing(self) -> None:
         """Pass the relief on."""
         super().resume_writing()
-        if isinstance(self.cycle, Call):
-            self.cycle.resume_writing()
+        if self.serving is not None:
+            self.serving.resume_writing()
