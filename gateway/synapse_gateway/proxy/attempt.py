@@ -296,6 +296,9 @@ class Attempt:
                 headers.append(pair)
         if changed is not None:
             headers.append((b"content-type", changed))
+        if self._phase is _Phase.STREAM:
+            # nginx and others in front would collect chunks otherwise
+            headers.append((b"x-accel-buffering", b"no"))
         return headers
 
     def _pause(self) -> None:

@@ -235,7 +235,13 @@ class UpstreamConnection(asyncio.Protocol):
         receiver = self._receiver
         self._receiver = None
         self.used = True
-        if self._keep_alive and not self._poisoned and not self.closed:
+        if (
+            self._keep_alive
+            and not self._poisoned
+            and not self.closed
+            # answered before it was read whole: what is left would stand before the next request
+            and not self._transport.get_write_buffer_size()
+        ):
             self._on_idle(self)
         else:
             self._shut()

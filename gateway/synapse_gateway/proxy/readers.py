@@ -146,7 +146,7 @@ class TranslatingReader(StreamReader):
 
 
 class _Whole(msgspec.Struct):
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()  # noqa: RUF009 - immutable; `Raw | None` decodes null only
     usage: Usage | None = None
     prompt_eval_count: int | None = None
     eval_count: int | None = None
@@ -174,7 +174,7 @@ class WholeBody:
         except (msgspec.DecodeError, UnicodeDecodeError):
             self.failure = Outcome.MALFORMED
             return
-        if whole.error is not None and bytes(whole.error) != b"null":
+        if bytes(whole.error) not in {b"", b"null"}:
             self.failure = Outcome.ERROR_FIRST
         usage = whole.usage
         if usage is not None:
