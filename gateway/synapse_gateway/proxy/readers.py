@@ -146,7 +146,7 @@ class TranslatingReader(StreamReader):
 
 
 class _Whole(msgspec.Struct):
-    error: msgspec.Raw = msgspec.Raw()  # noqa: RUF009 - immutable; `Raw | None` decodes null only
+    error: msgspec.Raw = msgspec.Raw()  # not `Raw | None`, which decodes nothing but null
     usage: Usage | None = None
     prompt_eval_count: int | None = None
     eval_count: int | None = None

@@ -114,7 +114,7 @@ class FaultyUpstream:
     def __init__(self, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.script: Script = scripts.answer()
         self.probes: dict[str, Script] = {
-            "/health": scripts.status(200, body=b'{"status":"ok"}'),
+            "/health": scripts.probe(),
             "/v1/models": scripts.models("m"),
         }
         self.requests: list[Request] = []

@@ -160,9 +160,15 @@ def held(words: Sequence[str] = WORDS, *, after: int = 1, gate: str = "go") -> S
 
 
 def models(*names: str) -> Script:
-    """Answer with an OpenAI list of models."""
+    """Answer with an OpenAI list of models, and close."""
     data = [{"id": name, "object": "model", "created": 0, "owned_by": "faulty"} for name in names]
-    return status(200, body=compact({"object": "list", "data": data}).encode())
+    return probe(compact({"object": "list", "data": data}).encode())
+
+
+def probe(body: bytes = b'{"status":"ok"}') -> Script:
+    """Answer 200 and close, so that no request finds the connection of a probe to reuse."""
+    whole = sized(200, body, {"connection": "close"})
+    return lambda _: [Send(whole), Close()]
 
 
 # -- faults before the head
