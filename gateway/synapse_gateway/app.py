@@ -191,7 +191,7 @@ class Runtime:
                 config,
                 states[name].adapter,
                 keys[name],
-                self.telemetry.outgoing_traceparent if self._tracer is not None else None,
+                self.telemetry.outgoing_traceparent,
             )
         ring = KeyRing.build(settings, self._environ)
         self._keys = keys
@@ -209,8 +209,8 @@ class Runtime:
         self.waiting.notify()
 
     def _note_table(self, table: RouteTable) -> None:
-        self.metrics.configured(
-            self.fleet.backends,
+        self.telemetry.configured(
+            table.settings,
             [
                 (state.backend.name, route.name)
                 for route in table.models.values()

@@ -30,7 +30,14 @@ PREFIX_CHARS = 2048
 """Characters of a prompt's beginning that prefix affinity looks at."""
 SESSION_HEADER = b"x-synapse-session"
 
-_FORWARDED = (b"accept", b"anthropic-version", b"anthropic-beta", b"openai-beta", b"user-agent")
+_FORWARDED = (
+    b"accept",
+    b"anthropic-version",
+    b"anthropic-beta",
+    b"openai-beta",
+    b"tracestate",
+    b"user-agent",
+)
 
 
 class Resolver:

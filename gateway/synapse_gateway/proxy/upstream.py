@@ -46,7 +46,7 @@ class Upstream:
         backend: Its settings.
         adapter: Knows its paths.
         key: Its key, if it wants one.
-        traceparent: Makes the W3C trace context of an attempt; None sends none.
+        traceparent: Makes the W3C trace context of an attempt; an empty one is not sent.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Upstream:
         backend: Backend,
         adapter: Adapter,
         key: str | None,
-        traceparent: TraceParent | None = None,
+        traceparent: TraceParent,
     ) -> None:
         self.pool = Pool(backend)
         self._adapter = adapter
@@ -73,9 +73,9 @@ class Upstream:
         start = self._starts.get(path)
         if start is None:
             start = self._starts[path] = self.start("POST", path)
-        trace = b""
-        if self._traceparent is not None:
-            trace = b"traceparent: " + self._traceparent(request.record, record) + b"\r\n"
+        trace = self._traceparent(request.record, record)
+        if trace:
+            trace = b"traceparent: %b\r\n" % trace
         return b"%bx-request-id: %b\r\n%b%bcontent-length: %d\r\n\r\n" % (
             start,
             request.record.id.encode(),
