@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from synapse_gateway import errors
+from synapse_gateway.backends.answers import error_of
 from synapse_gateway.backends.base import Refusal
 from synapse_gateway.proxy.attempt import PASSED_ON, Attempt
 from synapse_gateway.proxy.pool import ConnectFailed
@@ -253,7 +254,7 @@ class Exchange:
             started=monotonic(),
         )
         request_record.attempts.append(record)
-        state.start()
+        probe = state.start()
         outcome = Outcome.CALLER_LEFT
         retry_after = None
         try:
@@ -265,7 +266,7 @@ class Exchange:
             now = monotonic()
             record.outcome = outcome.value
             record.ended = record.ended or now
-            state.end(outcome, now, retry_after)
+            state.end(outcome, now, retry_after, probe=probe)
             self._waiting.notify()
         self._outcomes.append(outcome)
         if RULES[outcome].counts is Counts.FAILURE:
@@ -368,14 +369,18 @@ class Exchange:
         """
         if attempt is None or attempt.status < 400:
             raise self._failure()
-        headers = self._answer_head()
-        headers.extend(pair for pair in attempt.headers if pair[0] in PASSED_ON)
         body = attempt.body
-        if attempt.form.refused is not None:
-            body = attempt.form.refused(attempt.status, body)
-        self._request.record.error = outcome.value
         # an adapter may know that a server error was the request's fault
         status = attempt.status if attempt.status < 500 else 400
+        if attempt.form.refused is not None:
+            body = attempt.form.refused(attempt.status, body)
+        elif status != attempt.status:
+            # its own body would contradict the status
+            code = "context_length_exceeded" if outcome is Outcome.CONTEXT_EXCEEDED else None
+            raise errors.InvalidRequest(error_of(body).message or "It was refused.", code=code)
+        headers = self._answer_head()
+        headers.extend(pair for pair in attempt.headers if pair[0] in PASSED_ON)
+        self._request.record.error = outcome.value
         self._caller.whole(status, headers, body)
 
     def _failure(self) -> errors.RequestError:

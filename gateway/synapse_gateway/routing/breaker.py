@@ -1,8 +1,11 @@
 """The breaker of one target: a literal state machine.
 
 CLOSED --`failures` in a row--> OPEN --cool-down over, one request taken as probe--> HALF_OPEN
-HALF_OPEN --success--> CLOSED; --failure--> OPEN; --neither--> OPEN with its cool-down over, so that
-the next request is the probe.
+HALF_OPEN --probe succeeds--> CLOSED; --fails--> OPEN; --neither--> OPEN with its cool-down over, so
+that the next request is the probe.
+
+Requests that were sent before it opened may end long after; while it is not closed only the probe
+counts, so they neither close it, nor prolong the cool-down, nor let a second probe through.
 """
 
 from __future__ import annotations
@@ -43,21 +46,31 @@ class Breaker:
             self.state is BreakerState.OPEN and now >= self.open_until
         )
 
-    def take(self) -> None:
-        """Note that a request that `allows` admitted is being sent."""
+    def take(self) -> bool:
+        """Note that a request that `allows` admitted is being sent; True if it is the probe."""
         if self.state is BreakerState.OPEN:
             self.state = BreakerState.HALF_OPEN
+            return True
+        return False
 
-    def settle(self, counts: Counts, now: float) -> None:
-        """Note how such a request ended."""
+    def settle(self, counts: Counts, now: float, *, probe: bool = False) -> None:
+        """Note how such a request ended.
+
+        Args:
+            counts: What its outcome means.
+            now: Monotonic seconds.
+            probe: What `take` returned.
+        """
+        if self.state is not BreakerState.CLOSED and not probe:
+            return
         if counts is Counts.SUCCESS:
             self.state = BreakerState.CLOSED
             self.in_a_row = 0
         elif counts is Counts.FAILURE:
             self.in_a_row += 1
-            if self.state is BreakerState.HALF_OPEN or self.in_a_row >= self.failures:
+            if probe or self.in_a_row >= self.failures:
                 self.state = BreakerState.OPEN
                 self.open_until = now + self.cool_down
-        elif self.state is BreakerState.HALF_OPEN:
+        elif probe:
             self.state = BreakerState.OPEN
             self.open_until = now

@@ -175,7 +175,8 @@ def _rendezvous(candidate: Candidate, affinity: int) -> float:
     """Return the candidate's weighted score for a key (weighted rendezvous hashing)."""
     state = candidate.state
     mixed = _mix(affinity ^ _mix(state.identity))
-    return -candidate.weight / math.log((mixed + 1) / (2**64 + 1))
+    # 53 bits, so that the quotient is never rounded to 1
+    return -candidate.weight / math.log(((mixed >> 11) + 1) / (2**53 + 1))
 
 
 def _mix(value: int) -> int:

@@ -107,24 +107,32 @@ class TargetState:
     def __repr__(self) -> str:
         return f"<{self.backend.name}/{self.model or '*'} {self.breaker.state.name.lower()}>"
 
-    def start(self) -> None:
-        """Note that a request is being sent."""
-        self.breaker.take()
+    def start(self) -> bool:
+        """Note that a request is being sent; True if it is the breaker's probe."""
         self.in_flight += 1
         self.backend.in_flight += 1
+        return self.breaker.take()
 
-    def end(self, outcome: Outcome, now: float, retry_after: float | None = None) -> None:
+    def end(
+        self,
+        outcome: Outcome,
+        now: float,
+        retry_after: float | None = None,
+        *,
+        probe: bool = False,
+    ) -> None:
         """Note how it ended.
 
         Args:
             outcome: What happened.
             now: Monotonic seconds.
             retry_after: Seconds that the backend asked to be left alone.
+            probe: What `start` returned.
         """
         self.in_flight -= 1
         self.backend.in_flight -= 1
         rule = RULES[outcome]
-        self.breaker.settle(rule.counts, now)
+        self.breaker.settle(rule.counts, now, probe=probe)
         if rule.cools_down:
             asked = THROTTLE_BACKOFF if retry_after is None else retry_after
             self.cooling_until = now + min(asked, MAX_COOL_DOWN)

@@ -104,8 +104,11 @@ RULES: dict[Outcome, Rule] = {
 
 def of_status(status: int) -> Outcome:
     """Return what a response status alone says; an adapter may know better from the body."""
-    if status < 400:
+    if status < 300:
         return Outcome.OK
+    if status < 400:
+        # a redirect is no answer: the configured URL is not the one that serves
+        return Outcome.MALFORMED
     if status >= 500:
         return Outcome.NOT_SUPPORTED if status == 501 else Outcome.SERVER_ERROR
     return _OF_STATUS.get(status, Outcome.CLIENT_ERROR)

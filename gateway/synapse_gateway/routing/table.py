@@ -146,7 +146,6 @@ class RouteTable:
         self.models: dict[str, ModelRoute] = {}
         """By name, in the order of the file; discovered models follow."""
         self._by_name: dict[str, ModelRoute] = {}
-        self._exact: dict[str, Route] = {}
         self._prefixes: list[tuple[str, Route]] = []
         self._path_routes: dict[str, ModelRoute] = {}
         for name, model in settings.models.items():
