@@ -151,10 +151,9 @@ def test_the_decoder_can_write_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["noise", "too long", "video mp4"])
 async def test_no_file_and_no_process_is_left(name: str) -> None:
-    before = descriptors()
+    before = descriptors(), children()
     await refusal(REFUSED[name][0])
-    assert descriptors() == before
-    assert not children()
+    assert (descriptors(), children()) == before
 
 
 def children() -> str:
