@@ -18,10 +18,10 @@ fi
 
 # BUILD_FLAGS and PUSH_FLAGS are for registries without TLS and the like.
 # shellcheck disable=SC2086
-case "$BUILDER" in
+case "$(basename "$BUILDER")" in
   docker)
-    docker build ${BUILD_FLAGS:-} -f "$file" -t "$image" .
-    digest="$(docker push ${PUSH_FLAGS:-} "$image" | tee /dev/stderr | grep -oE 'sha256:[0-9a-f]{64}' | tail -n 1)"
+    $BUILDER build ${BUILD_FLAGS:-} -f "$file" -t "$image" .
+    digest="$($BUILDER push ${PUSH_FLAGS:-} "$image" | tee /dev/stderr | grep -oE 'sha256:[0-9a-f]{64}' | tail -n 1)"
     ;;
   podman | buildah)
     $BUILDER build ${BUILD_FLAGS:-} -f "$file" -t "$image" .

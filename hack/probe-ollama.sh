@@ -5,7 +5,7 @@ verb="$1" model="$2"
 ask() {
   local method="$1" path="$2" body="${3:-}"
   exec 3<>/dev/tcp/127.0.0.1/11434
-  printf '%s %s HTTP/1.0\r\nHost: ollama\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
+  printf '%s %s HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
     "$method" "$path" "${#body}" "$body" >&3
   cat <&3
   exec 3>&-

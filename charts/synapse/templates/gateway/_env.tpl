@@ -5,6 +5,7 @@
 {{- define "synapse.gatewayEnv" -}}
 {{- $g := .root.Values.gateway -}}
 {{- $redis := get .catalog "terminal-feed-redis" -}}
+- {name: HOME, value: /tmp}
 - {name: SYNAPSE_GATEWAY_CONFIG_PATH, value: /config/backends.yaml}
 - {name: SYNAPSE_VOICE_LIBRARY_DIR, value: /data/voices}
 - {name: SYNAPSE_MODEL_PROFILES_PATH, value: /data/voices/model-profiles.json}
