@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from .errors import StartError
 from .models import PACKAGED, find_model
@@ -36,6 +37,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, default=4, help="requests served at a time (slots)")
     parser.add_argument("--threads", type=int, default=default_threads(), help="for computing")
     parser.add_argument("--embedding", action="store_true", help="serve embeddings, mean pooled")
+    parser.add_argument(
+        "--chat-template-file", type=Path, help="Jinja template in place of the model's own"
+    )
     parser.add_argument("--cache-ram", type=int, default=64, help="MiB for prompts of past chats")
     parser.add_argument("--sleep-idle", type=int, default=-1, help="unload after so many idle s")
     parser.add_argument("--drain", type=float, default=20.0, help="s for requests at SIGTERM")
@@ -58,6 +62,18 @@ def check_port(host: str, port: int) -> None:
             raise StartError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
+def read_template(path: Path) -> str:
+    """Read a chat template.
+
+    Raises:
+        StartError: When it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"--chat-template-file: cannot read {path}: {error}") from error
+
+
 def _serve(options: argparse.Namespace) -> "object":
     import xllamacpp  # noqa: PLC0415 - loading it takes longer than refusing a wrong flag
 
@@ -78,6 +94,8 @@ def _serve(options: argparse.Namespace) -> "object":
     params.endpoint_metrics = True
     params.endpoint_slots = True
     params.use_jinja = True
+    if options.chat_template_file:
+        params.chat_template = read_template(options.chat_template_file)
     params.ui = False
     params.offline = True
     params.verbosity = 3 if options.verbose else 1

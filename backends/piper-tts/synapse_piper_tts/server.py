@@ -85,6 +85,8 @@ class Speaker:
             raise BadRequest(
                 f"{field}: {len(text)} characters, at most {self._max_characters}", param=field
             )
+        if "\0" in text:  # espeak-ng takes C strings
+            raise BadRequest(f"{field}: must not hold the character U+0000", param=field)
         if not any(letter.isalnum() for letter in text):
             raise BadRequest(f"{field}: there is nothing to speak in it", param=field)
         return text

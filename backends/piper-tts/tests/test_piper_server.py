@@ -130,6 +130,7 @@ def test_pipers_own_route_gives_a_wav(server: RunningServer) -> None:
     [
         ({"input": ""}, 422, "input", "at least 1 character"),
         ({"input": "... !?"}, 400, "input", "nothing to speak"),
+        ({"input": "a\0b"}, 400, "input", "U+0000"),
         ({"input": "a" * 1001}, 400, "input", "1001 characters, at most 1000"),
         ({"input": 7}, 422, "input", "string"),
         ({"voice": "nobody"}, 400, "voice", "'nobody' is not known; known: joe"),

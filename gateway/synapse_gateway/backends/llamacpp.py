@@ -47,6 +47,12 @@ class LlamaCpp(OpenAICompatible):
     health_path = "/health"
     context_phrases = ("exceeds the available context size", "is too large to process")
     busy_phrases = ("loading model",)
+    invalid_phrases = (
+        "failed to parse tools",
+        "failed to parse messages",
+        "unknown reasoning format",
+        "cannot use both json_schema and grammar",
+    )
     unsupported_phrases = (
         "input is not supported",  # an image or audio for a text model
         "does not support logits computation",  # text from an embedding model

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from synapse_gateway import errors
 from synapse_gateway.backends.answers import error_of
@@ -73,12 +74,13 @@ class Exchange:
         self._upstreams = upstreams
         self._waiting = waiting
         self._budget = budget
-        self._loop = asyncio.get_running_loop()
         self._route: ModelRoute = request.route
         self._plan: Plan = self._route.plan(request.capability)
         self._tried: list[Candidate] = []
         self._outcomes: list[Outcome] = []
         self._other_models = list(self._route.config.fallbacks)
+        self._useless: list[Candidate] = []
+        """Targets that would say the same again."""
         self._repeats = 0
         self._place: Place | None = None
         self._place_model = ""
@@ -119,10 +121,15 @@ class Exchange:
         while True:
             now = monotonic()
             if now >= self._request.deadline:
-                raise errors.GatewayTimeout("The request's time ran out before it was answered.")
+                raise errors.GatewayTimeout(_TIME_RAN_OUT)
+            made = len(self._outcomes)
+            if made >= self._route.attempts:
+                raise self._failure()
             choice = self._look(now)
             if choice is not None and choice.candidate is not None:
-                self._check_budget(now)
+                # the first attempt on another target is free
+                if made > 1:
+                    self._draw_on_budget(now)
                 self._leave_queue()
                 return self._taken(choice.candidate, choice.skipped)
             if choice is not None and not choice.full:
@@ -151,29 +158,31 @@ class Exchange:
             self._request.record.fallback = skipped
         return candidate
 
-    def _check_budget(self, now: float) -> None:
-        """Draw on the retry budget; a request's first attempt on another target is free.
+    def _draw_on_budget(self, now: float) -> None:
+        """Draw on the retry budget.
 
         Raises:
-            errors.RequestError: The attempts or the budget are spent.
+            errors.RequestError: It is spent.
         """
-        made = len(self._outcomes)
-        if made >= self._route.attempts or (made >= 2 and not self._budget.withdraw(now)):
+        if not self._budget.withdraw(now):
             raise self._failure()
 
     async def _again(self) -> Candidate | None:
         """After a back-off, return a target that was tried before, if that can help."""
-        made = len(self._outcomes)
-        several = sum(len(order) for order in self._plan.orders) > 1
-        if made >= self._route.attempts or not (several or RULES[self._outcomes[-1]].nothing_sent):
+        candidates = [candidate for order in self._plan.orders for candidate in order]
+        if all(candidate in self._useless for candidate in candidates) or not (
+            len(candidates) > 1 or RULES[self._outcomes[-1]].nothing_sent
+        ):
             return None
+        # nobody shall wait behind one who only waits for time to pass
+        self._leave_queue()
         pause = BACK_OFF[min(self._repeats, len(BACK_OFF) - 1)]
         self._repeats += 1
         await asyncio.sleep(min(pause, max(0.0, self._request.deadline - monotonic())))
         now = monotonic()
-        candidate = self._choose(now, []).candidate
+        candidate = self._choose(now, self._useless).candidate
         if candidate is not None:
-            self._check_budget(now)
+            self._draw_on_budget(now)
         return candidate
 
     def _to_other_model(self, reason: str) -> bool:
@@ -271,6 +280,8 @@ class Exchange:
         self._outcomes.append(outcome)
         if RULES[outcome].counts is Counts.FAILURE:
             self._upstreams.nudge(state.backend.name)
+        else:
+            self._useless.append(candidate)
         if attempt is not None and attempt.reader is not None:
             self._count_tokens(attempt)
         return attempt, outcome
@@ -319,8 +330,8 @@ class Exchange:
         attempts = record.attempts
         headers = [
             (b"x-request-id", record.id.encode()),
-            (b"x-synapse-backend", attempts[-1].backend.encode()),
-            (b"x-synapse-model", (self._route.name or record.model_asked).encode()),
+            (b"x-synapse-backend", _header_value(attempts[-1].backend)),
+            (b"x-synapse-model", _header_value(self._route.name or record.model_asked)),
             (b"x-synapse-attempts", b"%d" % len(attempts)),
         ]
         if record.fallback:
@@ -347,9 +358,6 @@ class Exchange:
     def _break_off(self, attempt: Attempt, outcome: Outcome) -> None:
         """End an answer that the caller has begun to read, but not as if it were whole."""
         record = self._request.record
-        if outcome is Outcome.CALLER_LEFT:
-            record.disconnected = True
-            return
         record.cut = outcome.value
         if attempt.reader is None:
             self._caller.break_off()
@@ -385,6 +393,8 @@ class Exchange:
 
     def _failure(self) -> errors.RequestError:
         """Return the error that tells best why nothing worked."""
+        if self._outcomes[-1] is Outcome.DEADLINE:
+            return errors.GatewayTimeout(_TIME_RAN_OUT)
         failures = [o for o in self._outcomes if RULES[o].counts is Counts.FAILURE]
         outcome = (failures or self._outcomes)[-1]
         status = RULES[outcome].status
@@ -393,6 +403,12 @@ class Exchange:
         if status == 404:
             return errors.ModelNotFound(
                 f"The model {name!r} is not loaded at any backend.", param="model"
+            )
+        if outcome is Outcome.CONTEXT_EXCEEDED:
+            return errors.InvalidRequest(
+                f"The request is too long for the model {name!r}, and the one with a larger "
+                "context cannot answer now.",
+                code="context_length_exceeded",
             )
         if status == 400:
             return errors.InvalidRequest(
@@ -414,6 +430,8 @@ class Exchange:
         return max(1.0, min((back_at(c, now) for c in candidates), default=now) - now)
 
 
+_TIME_RAN_OUT = "The request's time ran out before it was answered."
+
 _CUT_MESSAGES = {
     Outcome.CUT: "The backend broke off in the middle of its answer.",
     Outcome.STALLED: "The backend stopped in the middle of its answer.",
@@ -421,6 +439,15 @@ _CUT_MESSAGES = {
     Outcome.ERROR_EVENT: "The backend failed in the middle of its answer.",
     Outcome.DEADLINE: "The request's time ran out in the middle of the answer.",
 }
+
+
+def _header_value(name: str) -> bytes:
+    """Return a name as a header's value, percent-encoded where it could not stand there: callers
+    and backends choose names too, with line ends in them if they like.
+    """
+    if name.isascii() and name.isprintable():
+        return name.encode()
+    return quote(name, safe=" /:", errors="replace").encode()
 
 
 def parse_retry_after(headers: Headers) -> float | None:
