@@ -123,7 +123,9 @@ class Attempt:
 
     def abandon(self) -> None:
         """Cancel the request at the backend: the caller has gone."""
-        self._settle(Outcome.CALLER_LEFT)
+        # `done` cannot tell whether there is something to cancel: cancelling who waits for a
+        # future cancels the future
+        self._release(whole=False)
 
     # the connection's callbacks
 
@@ -342,9 +344,12 @@ class Attempt:
     def _settle(self, outcome: Outcome) -> None:
         if self.done.done():
             return
+        self._release(whole=outcome is Outcome.OK)
+        self.done.set_result(outcome)
+
+    def _release(self, *, whole: bool) -> None:
         self._record.ended = monotonic()
         self._record.last_byte = self._last
         self._deadlines.discard(self)
-        if outcome is not Outcome.OK and self._connection is not None:
+        if not whole and self._connection is not None:
             self._connection.leave()
-        self.done.set_result(outcome)
