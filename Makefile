@@ -24,10 +24,10 @@ help: ## Show this list
 
 up: ## Start real models and the gateway on this machine (PORT=8000; BACKEND=http://... for your own server)
 	$(install) $(up_lock)
-	@$(VENV)/bin/synapse up $(up_flags)
+	@$(VENV)/bin/python -m synapse_gateway up $(up_flags)
 
 down: ## Stop what `make up` has started
-	@if [ -x $(VENV)/bin/synapse ]; then $(VENV)/bin/synapse down; else echo "nothing is up"; fi
+	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m synapse_gateway down; else echo "nothing is up"; fi
 
 ##@ Develop
 

@@ -182,6 +182,7 @@ def digest(lock: str) -> str:
     """Return what an environment made from `lock` depends on, as one hash."""
     total = hashlib.sha256(lock_file(lock).read_bytes())
     total.update((ROOT / "pyproject.toml").read_bytes())
+    total.update(bytes(ROOT))  # an environment that was moved finds the project no more
     return total.hexdigest()
 
 
@@ -278,7 +279,8 @@ def install(lock: str) -> None:
     python = find_python()
     major, minor = version_of(python) or OLDEST
     steps.next(f"Python {major}.{minor} at {python}")
-    check_disk(ROOT, lock)
+    venv.parent.mkdir(parents=True, exist_ok=True)
+    check_disk(venv.parent, lock)
     steps.next(f"virtual environment in {venv}")
     inside = make_venv(python, venv)
     if stamp.exists():  # what was there is no more what it says

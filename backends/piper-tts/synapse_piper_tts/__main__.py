@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -14,12 +13,12 @@ from synapse_serving import add_options, read_options, run
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(prog="synapse_piper_tts", description=__doc__)
-    add_options(parser, port=8090)
+    # A text is some kilobytes.
+    add_options(parser, port=8090, max_request_mb=1)
     parser.add_argument("--voice", default="joe", help="'joe', or the path of a .onnx voice")
     parser.add_argument("--max-characters", type=int, default=5000, help="longest text")
     parsed = parser.parse_args(argv)
-    # A text is some kilobytes; nothing larger can be right here.
-    options = replace(read_options(parsed), max_request_bytes=1_000_000)
+    options = read_options(parsed)
 
     def make() -> FastAPI:
         from .server import make_app  # noqa: PLC0415 - the libraries must not load before the flags

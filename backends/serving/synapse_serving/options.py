@@ -39,8 +39,8 @@ def _positive(text: str) -> int:
     return value
 
 
-def add_options(parser: argparse.ArgumentParser, *, port: int) -> None:
-    """Add the common flags to ``parser``; ``port`` is the server's default."""
+def add_options(parser: argparse.ArgumentParser, *, port: int, max_request_mb: int = 100) -> None:
+    """Add the common flags to ``parser``; the arguments are the server's own defaults."""
     half = max(1, (os.cpu_count() or 1) // 2)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on")
@@ -48,7 +48,12 @@ def add_options(parser: argparse.ArgumentParser, *, port: int) -> None:
     add("--concurrency", type=_positive, default=1, help="requests computed at a time")
     add("--queue", type=int, default=8, help="requests that may wait; one more gets a 503")
     add("--max-wait", type=float, default=60.0, help="seconds that a request may wait")
-    add("--max-request-mb", type=_positive, default=100, help="largest request body, 10^6 bytes")
+    add(
+        "--max-request-mb",
+        type=_positive,
+        default=max_request_mb,
+        help="largest request body, 10^6 bytes",
+    )
     add("--grace", type=float, default=20.0, help="seconds for requests in flight at SIGTERM")
     add("--threads", type=_positive, default=half, help="threads of one computation")
 

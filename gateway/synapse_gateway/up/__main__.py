@@ -18,7 +18,9 @@ def main(path: str) -> int:
             return asyncio.run(supervise(directory))
     except AlreadyLocked:
         sys.stderr.write(f"another supervisor runs in {path}\n")
-        return 1
+    except OSError as error:
+        sys.stderr.write(f"{path} cannot be written: {error.strerror}\n")
+    return 1
 
 
 if __name__ == "__main__":

@@ -145,7 +145,8 @@ def _up(options: argparse.Namespace) -> int:
 def _already_up(state: State, directory: StateDirectory) -> int:
     stop = stop_command(directory, default_directory())
     if state.phase is not Phase.UP:
-        raise UpError(f"another `synapse up` is {state.phase}; wait for it, or stop it with {stop}")
+        doing = "starting" if state.phase is Phase.STARTING else "stopping"
+        raise UpError(f"another `synapse up` is {doing}; wait for it, or end it with: {stop}")
     _say("already up")
     _say(summary(state, directory, stop))
     return 0
@@ -223,6 +224,7 @@ def _launch(directory: StateDirectory) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=os.environ | {"PYTHONPATH": str(plans.PACKAGE.parent)},
             start_new_session=True,
         )
 

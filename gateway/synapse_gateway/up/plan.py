@@ -14,7 +14,8 @@ from synapse_gateway.up.errors import UpError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The folder of `synapse_gateway`."""
 
 READY_SECONDS = 120.0
 """How long a process may take to be ready; the slowest seen took 8 s on two busy cores."""
@@ -166,7 +167,7 @@ def find_backends_directory() -> Path:
     Raises:
         UpError: It does not run from one.
     """
-    found = _PACKAGE.parents[1] / "backends"
+    found = PACKAGE.parents[1] / "backends"
     if not (found / "serving").is_dir():
         raise UpError(
             "the folder backends/ with the model servers is not beside this installation; "
@@ -211,6 +212,6 @@ def gateway_process(port: int, ollama_port: int, config: Path) -> Process:
         port=port,
         ready="/readyz",
         # Also where the package was found by a relative path, which means nothing elsewhere.
-        environment={"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(_PACKAGE.parent)},
+        environment={"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(PACKAGE.parent)},
         after_others=True,
     )

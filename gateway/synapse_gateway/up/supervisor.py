@@ -202,7 +202,9 @@ class Supervisor:
         )
 
     def _write(self) -> None:
-        self._directory.write(self._state)
+        """Tell where everything is; on a disk that filled up meanwhile nobody is told."""
+        with contextlib.suppress(OSError):
+            self._directory.write(self._state)
 
     def stop(self) -> None:
         """Begin to stop; `run` returns when all is down."""
@@ -210,7 +212,7 @@ class Supervisor:
 
     async def run(self) -> bool:
         """Start everything, keep it running, stop it; False when the start failed."""
-        self._write()
+        self._directory.write(self._state)
         started = await self._start_all()
         if started and not self._stopping.is_set():
             self._enter(Phase.UP)

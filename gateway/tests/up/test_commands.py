@@ -60,9 +60,6 @@ def backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "small" / "small_server.py").write_text(MODULE)
     monkeypatch.setattr(plan, "find_backends_directory", lambda: folder)
     monkeypatch.setattr(plan, "EMBEDDED", (small(),))
-    # The supervisor is a process of its own: it finds this package as the tests do.
-    package = Path(plan.__file__).parents[2]
-    monkeypatch.setenv("PYTHONPATH", str(package))
     return folder
 
 

@@ -59,7 +59,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     arguments += ["--backends-port", "24100"]
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", str(Path(plan.__file__).parents[2]))
             printed: list[str] = []
             patch.setattr("synapse_gateway.up.commands._say", printed.append)
             assert main_up(arguments) == 0
