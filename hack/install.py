@@ -269,9 +269,14 @@ def read_stamp(path: Path) -> "dict[str, str]":
     return stamp if isinstance(stamp, dict) else {}
 
 
+def environment() -> Path:
+    """Return where the virtual environment is."""
+    return Path(os.environ.get("VENV") or ROOT / ".venv").absolute()
+
+
 def install(lock: str) -> None:
     """Bring the environment in line with a lock."""
-    venv = Path(os.environ.get("VENV") or ROOT / ".venv").absolute()
+    venv = environment()
     stamp = venv / ".installed.json"
     if read_stamp(stamp).get(lock) == digest(lock) and version_of(venv / "bin" / "python"):
         return
@@ -309,7 +314,7 @@ def main(arguments: "list[str]") -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.stderr.write(f"\n{disk_full(ROOT)}\n")
+        sys.stderr.write(f"\n{disk_full(environment())}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; run it again to go on\n")
