@@ -124,11 +124,11 @@ class Call:
 
     async def run_asgi(self, _app: object) -> None:
         """Serve a pipelined request when its turn has come."""
+        self.task = asyncio.current_task()
+        self.protocol.serving = self
         if self._complete is not None:
             await self._complete.wait()
         if not self.response_complete:
-            self.task = asyncio.current_task()
-            self.protocol.serving = self
             await self.handle()
 
     def handle(self) -> Coroutine[None, None, None]:
@@ -211,6 +211,9 @@ class Call:
         """Say whom to tell of a slow caller."""
         self._pause = pause
         self._resume = resume
+        if self.protocol.flow.write_paused:
+            # he has not even read the answer before
+            pause()
 
     # what the protocol tells
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers of a request."""
 LINGER = 2.0
-"""Seconds that a caller whose body was refused may go on sending it."""
+"""Seconds that a caller may go on sending what was refused: closed at once, the answer could be
+lost to a reset."""
 
 
 class IdleConnections:
@@ -78,6 +79,8 @@ class SynapseProtocol(HttpToolsProtocol):
         self.serving: Call | None = None
         """Who is being answered; with pipelining not always the one received last."""
         self._head_bytes = 0
+        self._deaf = False
+        """Whether what the caller still sends is not even looked at."""
 
     def head_parts(self, status: int) -> list[bytes]:
         """Return the start of a response: status line and the server's own headers."""
@@ -104,10 +107,12 @@ class SynapseProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse; a head that does not end is refused."""
         self.idle.discard(self)
+        if self._deaf:
+            return
         super().data_received(data)
         if self._head_bytes >= 0:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._head_bytes > MAX_HEAD_BYTES and not self._deaf:
                 self.send_400_response("The request's headers are too large.")
 
     def on_message_begin(self) -> None:
@@ -189,20 +194,39 @@ class SynapseProtocol(HttpToolsProtocol):
         call.keep_alive = False
         error = TooLarge(f"The body is larger than {limit} bytes.")
         call.refuse_body(error)
-        if self.serving is call:
+        if self.serving is call and call.task is None:
             self.gateway.refuse_early(call, error)
-            # closed at once, the answer could be lost to a reset: what is still sent is read
             self.loop.call_later(LINGER, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is not HTTP, in the shape of every other error."""
+        self._deaf = True
+        if self._is_answering():
+            # these bytes would be taken for the rest of the answer that is under way
+            self.transport.close()
+            return
         status, headers, body = self.gateway.render(InvalidRequest(msg, code="invalid_http"), "/")
         parts = self.head_parts(status)
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
         parts += (b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body)
         self.transport.write(b"".join(parts))
-        self.transport.close()
+        self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
+
+    def _is_answering(self) -> bool:
+        """Say whether a request before the one that is being received has its answer to come."""
+        cycle = self.cycle
+        return (
+            bool(self.pipeline)
+            or (self.serving is not None and self.serving.task is not None)
+            or (
+                cycle is not None
+                and not isinstance(cycle, Call)
+                and cycle.response_started
+                and not cycle.response_complete
+            )
+        )
 
     # asyncio
 

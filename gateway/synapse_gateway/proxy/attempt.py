@@ -97,6 +97,7 @@ class Attempt:
         self._phase = _Phase.HEAD
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._may_be_empty = False
         self._paused = False
         self._last = 0.0
         self.committed = False
@@ -134,7 +135,7 @@ class Attempt:
         self._record.head = monotonic()
         self._record.status = self.status = status
         self.headers = headers
-        if status >= 400:
+        if status >= 300:
             self._phase = _Phase.REFUSED
             return
         kind = b""
@@ -144,6 +145,8 @@ class Attempt:
             elif name == b"content-encoding" and value.lower() != b"identity":
                 self._phase = _Phase.OPAQUE
                 return
+        # a recording in which nobody speaks has an empty transcript
+        self._may_be_empty = status == 204 or kind == b"text/plain"
         self._phase = self._phase_of(kind)
 
     def _phase_of(self, kind: bytes) -> _Phase:
@@ -229,7 +232,10 @@ class Attempt:
         body = self.body
         request = self._request
         record = request.record
-        if self._phase is _Phase.WHOLE and self.status != 204:
+        if not body and not self._may_be_empty:
+            self._settle(Outcome.EMPTY)
+            return
+        if self._phase is _Phase.WHOLE and body:
             whole = WholeBody(body)
             if whole.failure is not None:
                 self._settle(whole.failure)
@@ -334,7 +340,10 @@ class Attempt:
         """End the attempt if it is overdue."""
         if now < self._due():
             return
-        if now >= self._request.deadline:
+        if self._phase is _Phase.REFUSED:
+            # the status is known, and a refusal of the caller's request stays one
+            self._settle(of_status(self.status))
+        elif now >= self._request.deadline:
             self._settle(Outcome.DEADLINE)
         elif self.committed:
             self._settle(Outcome.STALLED)

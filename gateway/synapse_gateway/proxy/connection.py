@@ -65,6 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_on_closed",
         "_on_idle",
         "_parser",
+        "_paused",
         "_poisoned",
         "_receiver",
         "_seen",
@@ -89,6 +90,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.used = False
         self.idle_since = 0.0
         self._reset()
+        self._paused = False
         self._poisoned = False
         self._headers: Headers = []
 
@@ -138,11 +140,13 @@ class UpstreamConnection(asyncio.Protocol):
     def pause(self) -> None:
         """Stop reading, so that the backend feels a slow caller."""
         if not self.closed:
+            self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
         if not self.closed:
+            self._paused = False
             self._transport.resume_reading()
 
     # asyncio.Protocol
@@ -242,6 +246,9 @@ class UpstreamConnection(asyncio.Protocol):
             # answered before it was read whole: what is left would stand before the next request
             and not self._transport.get_write_buffer_size()
         ):
+            if self._paused:
+                # the last bytes were more than the caller took at once; the next one may be faster
+                self.resume()
             self._on_idle(self)
         else:
             self._shut()

@@ -44,9 +44,10 @@ class Deadlines:
 
     def _tick(self) -> None:
         now = monotonic()
+        # set before anything is looked at, so that no failing look ends all others
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
         for bounded in tuple(self._bounded):
             bounded.check(now)
-        # one idle tick more or less costs nothing, a timer per burst of requests would
-        self._timer = None
-        if self._bounded:
-            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        if not self._bounded:
+            self._timer.cancel()
+            self._timer = None

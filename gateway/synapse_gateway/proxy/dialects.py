@@ -138,10 +138,13 @@ class ChatDialect(_Counting):
                 self._open.add(choice.index)
                 self.content_events += 1
                 meaning = Meaning.CONTENT
-            if choice.finish_reason is not None:
+            if choice.finish_reason:
                 self._open.discard(choice.index)
                 self.finished = True
                 meaning = Meaning.CONTENT
+            elif not self.finished:
+                # announced by its role: the others may finish before it says a word
+                self._open.add(choice.index)
         if self._open:
             self.finished = False
         return meaning

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_END = re.compile(rb"\r\n\r\n|\n\n|\r\r(?!\n)|\r\n\n|\n\r\n")
+_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
@@ -28,7 +28,8 @@ class Event(NamedTuple):
     name: bytes
     """Value of its `event` field; empty if it has none."""
     data: bytes | None
-    """Its `data` lines, joined by line feeds; None if it has none (a comment, for one)."""
+    """Its `data` lines, joined by line feeds; None if that is nothing (a comment, for one), which
+    the standard has clients ignore."""
 
 
 class EventCutter:
@@ -56,7 +57,7 @@ class EventCutter:
         if b"\r" not in data:
             parts = data.split(b"\n\n")
             self.rest = parts.pop()
-            events = [parse_event(part + b"\n\n") for part in parts]
+            events = [_parse_lf(part + b"\n\n") for part in parts]
         else:
             events = self._feed_any(data)
         if len(self.rest) > self._max:
@@ -69,18 +70,27 @@ class EventCutter:
         start = 0
         for match in _END.finditer(data):
             end = match.end()
-            if match[0] == b"\r\r" and end == len(data):
+            if end == len(data) and data.endswith(b"\r"):
                 break
             events.append(parse_event(data[start:end]))
             start = end
         self.rest = data[start:]
         return events
 
+    def last(self) -> Event:
+        """Return what is left at the end of the body as if an empty line followed."""
+        return parse_event(self.rest)
+
+
+def _parse_lf(raw: bytes) -> Event:
+    """Read an event without any CR; most have a single line."""
+    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2:
+        return Event(raw, b"", raw[6:-2] or None)
+    return parse_event(raw)
+
 
 def parse_event(raw: bytes) -> Event:
     """Read one event's fields."""
-    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2:
-        return Event(raw, b"", raw[6:-2])
     name = b""
     data: list[bytes] = []
     for line in _LINE_END.split(raw.removeprefix(_BOM)):
@@ -92,7 +102,7 @@ def parse_event(raw: bytes) -> Event:
             data.append(value)
         elif field == b"event":
             name = value
-    return Event(raw, name, b"\n".join(data) if data else None)
+    return Event(raw, name, b"\n".join(data) or None)
 
 
 class LineCutter:
@@ -119,3 +129,7 @@ class LineCutter:
         if len(self.rest) > self._max:
             raise EventTooLarge
         return [Event(line + b"\n", b"", line.strip() or None) for line in lines]
+
+    def last(self) -> Event:
+        """Return what is left at the end of the body as if a line feed followed."""
+        return Event(self.rest, b"", self.rest.strip() or None)

@@ -77,7 +77,6 @@ class Pool:
         self.address = address_of(backend)
         self._ssl = _context(self.address.tls) if self.address.tls else None
         self._idle: dict[UpstreamConnection, None] = {}
-        self._all: set[UpstreamConnection] = set()
         self._loop = asyncio.get_running_loop()
         self._closing = False
 
@@ -118,7 +117,9 @@ class Pool:
                 )
         except OSError as error:
             raise ConnectFailed(_outcome_of(error)) from error
-        self._all.add(connection)
+        if not connection.usable:
+            # it was closed before anybody could ask for anything: no callback would ever say so
+            raise ConnectFailed(Outcome.RESET)
         return connection
 
     def close(self) -> None:
@@ -137,7 +138,6 @@ class Pool:
 
     def _on_closed(self, connection: UpstreamConnection) -> None:
         self._idle.pop(connection, None)
-        self._all.discard(connection)
 
 
 def _outcome_of(error: OSError) -> Outcome:

@@ -90,11 +90,13 @@ class StreamReader:
 
     def end(self) -> bytes:
         """Return what is left at the end of the body, and note whether that is a proper end."""
+        rest = self._cutter.rest
+        # some end their last line, but not with the empty line that should follow
+        kept = not rest.strip() or self.dialect.read(self._cutter.last()) is Meaning.END
         if not self.dialect.finished:
             self.failure = Outcome.CUT
             return b""
-        rest = self._cutter.rest
-        return b"" if rest.strip() else rest
+        return rest if kept else b""
 
 
 class TranslatingReader(StreamReader):
