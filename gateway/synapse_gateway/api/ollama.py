@@ -245,7 +245,7 @@ def _models(table: RouteTable, caller: Caller) -> list[catalog.CatalogModel]:
 
 def _catalog_model(route: ModelRoute) -> catalog.CatalogModel:
     for state in route.states:
-        known = state.backend.models.get(state.model)
+        known = state.backend.known(state.model)
         if known is not None:
             break
     else:

@@ -67,10 +67,14 @@ class BackendState:
         if self.waiting is not None and self.waiting > self.config.max_waiting:
             return True
         if self.config.device is Device.GPU:
-            known = self.models.get(model)
+            known = self.known(model)
             if known is not None and known.size is not None and known.size_vram is not None:
                 return known.size_vram < known.size
         return False
+
+    def known(self, model: str) -> DiscoveredModel | None:
+        """Return what the backend says of a model; Ollama lists one without a tag as `:latest`."""
+        return self.models.get(model) or self.models.get(f"{model}:latest")
 
     def report(self, probe: Probe) -> None:
         """Take over what a probe saw."""

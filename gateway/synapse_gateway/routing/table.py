@@ -119,7 +119,7 @@ class ModelRoute:
 
 
 def _can(state: TargetState, capability: Capability) -> bool:
-    known = state.backend.models.get(state.model)
+    known = state.backend.known(state.model)
     if known is not None and known.capabilities:
         return capability in known.capabilities
     return capability in state.backend.adapter.capabilities

@@ -83,12 +83,17 @@ class Answer:
         return found
 
     def error(self) -> dict[str, Any] | None:
-        """Return the error object of a JSON body, or of a stream's last event; None if none."""
+        """Return the error object of a JSON body, or of a stream's last event; None if none.
+
+        A stream of `/v1/responses` has an event of the type `error` that is the object itself.
+        """
         try:
             last = json.loads(self.events()[-1] if self.events() else self.body)
         except ValueError:
             return None
-        found = last.get("error") if isinstance(last, dict) else None
+        if not isinstance(last, dict):
+            return None
+        found = last if last.get("type") == "error" and "error" not in last else last.get("error")
         return found if isinstance(found, dict) else None
 
     def text(self) -> str:

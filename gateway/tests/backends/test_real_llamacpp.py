@@ -38,11 +38,12 @@ async def llamacpp(*options: str) -> AsyncIterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    command = ["-m", "synapse_llama_cpp", "--model", "smollm2-135m-instruct", "--port", str(port)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "synapse_llama_cpp",
-        "--model", "smollm2-135m-instruct", "--port", str(port), "--parallel", "2", "--ctx", "1024", *options,
+        sys.executable,
+        *(*command, "--parallel", "2", "--ctx", "1024", *options),
         env={**os.environ, "PYTHONPATH": str(ROOT / "backends" / "llama-cpp")},
-    )  # fmt: skip
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         await until(url, lambda probe: probe.up)
