@@ -37,27 +37,14 @@ if [[ -z "$BUILDER" ]]; then
   fi
 fi
 
-secrets="$(mktemp -d)"
+# shellcheck source=hack/images/secrets.sh
+source hack/images/secrets.sh
 trap 'rm -rf "$secrets"' EXIT
-
-# This machine's pip settings, with its certificates where the build finds them.
-pip_settings() {
-  echo "[global]"
-  if [[ -f /etc/ssl/certs/ca-certificates.crt ]]; then
-    cp /etc/ssl/certs/ca-certificates.crt "$secrets/ca"
-    echo "cert = /run/secrets/ca"
-  else
-    : >"$secrets/ca"
-  fi
-  python3 -m pip config list 2>/dev/null |
-    sed -nE "s/^[^=]*[.](default-)?(index-url|extra-index-url|timeout)='?([^']*)'?\$/\2 = \3/p" |
-    awk '!seen[$1]++'
-}
 
 build() { # build NAME DOCKERFILE CONTEXT
   local image="${IMAGE_PREFIX}synapse-$1:$TAG" started=$SECONDS
-  local -a flags=(--file "$2" --tag "$image" --secret "id=pip.conf,src=$secrets/pip.conf"
-    --secret "id=ca,src=$secrets/ca" --label "org.opencontainers.image.version=$TAG"
+  local -a flags=(--file "$2" --tag "$image" "${secret_flags[@]}"
+    --label "org.opencontainers.image.version=$TAG"
     --label "org.opencontainers.image.revision=$revision")
   # BUILD_FLAGS may be several words.
   # shellcheck disable=SC2086
@@ -81,7 +68,6 @@ for name in "${names[@]}"; do
   esac
 done
 
-pip_settings >"$secrets/pip.conf"
 [[ "$BUILDER" == docker ]] || hack/images/base.sh
 for name in "${names[@]}"; do
   case "$name" in

@@ -3,8 +3,8 @@
     python3 requirements.py LOCK NAMES        entries of the packages that the file NAMES lists
     python3 requirements.py LOCK --not NAMES  entries of all others
 
-NAMES has one package a line; `#` begins a comment. Nothing is resolved here: versions and hashes are
-the lock's, so an image never holds what the tests did not run with.
+NAMES has one package a line; `#` begins a comment. Nothing is resolved here: versions and hashes
+are the lock's, so an image never holds what the tests did not run with.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ EMPTY = "names no package"
 
 
 def entries(lock: str) -> dict[str, str]:
-    """Entries of a lock by package name, each with its hashes.
-
-    >>> entries("a==1 \\\\\\n    --hash=sha256:00\\nb==2 \\\\\\n    --hash=sha256:11\\n")["b"]
-    'b==2 \\\\\\n    --hash=sha256:11\\n'
-    """
+    """Entries of a lock by package name, each with its hashes."""
     found = {}
     for block in re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE):
         match = re.match(r"[A-Za-z0-9._-]+", block)
@@ -56,7 +52,7 @@ def main(arguments: list[str]) -> int:
     """Print the selection; returns the exit code."""
     invert = "--not" in arguments
     files = [one for one in arguments if one != "--not"]
-    if len(files) != 2:  # noqa: PLR2004 - the lock and the list
+    if len(files) != 2:
         sys.stderr.write("usage: requirements.py LOCK [--not] NAMES\n")
         return 2
     lock, listed = (Path(one).read_text(encoding="utf-8") for one in files)

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Runs the gateway's unit tests against the gateway as its image has it: the image's Python, packages
+# and installed code. The tests of this checkout are shown to it read-only; those marked `real` need
+# models, which no gateway image holds, and are left out. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+die() {
+  echo "hack/images/test-gateway.sh: $*" >&2
+  exit 1
+}
+
+: "${IMAGE_PREFIX:=docker.io/library/}"
+: "${TAG:=$(awk '$1 == "appVersion:" { gsub("\"", "", $2); print $2 }' charts/synapse/Chart.yaml)}"
+image="${IMAGE_PREFIX}synapse-gateway:$TAG"
+command -v buildah >/dev/null || die "buildah is not installed (apt-get install buildah)"
+buildah images --quiet "$image" >/dev/null 2>&1 || die "there is no $image; run: make images"
+
+# shellcheck source=hack/images/secrets.sh
+source hack/images/secrets.sh
+nice -n 15 buildah build --quiet --layers --isolation chroot --network host --build-arg "GATEWAY=$image" \
+  "${secret_flags[@]}" --tag synapse-gateway-test --file hack/images/test.Dockerfile . >/dev/null
+
+container="$(buildah from synapse-gateway-test)"
+trap 'buildah rm "$container" >/dev/null; rm -rf "$secrets"' EXIT
+[[ $# -gt 0 ]] || set -- gateway/tests
+# Without `gateway` in pythonpath, synapse_gateway is the one that is installed in the image.
+nice -n 15 buildah run --isolation chroot --user 10001:10001 --volume "$PWD:/source:ro" --workingdir /source \
+  --env HOME=/tmp --env HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis "$container" -- \
+  python3 -m pytest -q -p no:cacheprovider -m "not real" \
+  -o "pythonpath=. backends/serving backends/llama-cpp backends/piper-tts backends/whisper-stt" "$@"
