@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
+import sys
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +15,10 @@ from synapse_gateway.backends.base import Http, Reply
 from synapse_gateway.testing import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 EXCHANGES = Path(__file__).parent.parent / "exchanges"
+ROOT = Path(__file__).parents[3]
 
 
 def recorded(kind: str, name: str) -> Reply:
@@ -59,3 +64,23 @@ class WireHttp(Http):
         async with asyncio.timeout(timeout):
             answer = await wire.exchange(self._url, method, path, body=body)
         return Reply(answer.status, dict(answer.headers), answer.body)
+
+
+@asynccontextmanager
+async def server(folder: str, module: str, *options: str) -> AsyncIterator[str]:
+    """Run a server of `backends/` as a process of its own and give its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = (ROOT / "backends" / folder, ROOT / "backends" / "serving")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", module, "--port", str(port), *options),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
-import sys
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,14 +13,13 @@ import pytest
 from synapse_gateway.backends import adapter
 from synapse_gateway.config.settings import BackendType
 from synapse_gateway.testing import wire
-from tests.backends.support import WireHttp
+from tests.backends.support import WireHttp, server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from synapse_gateway.backends.base import Probe
 
-ROOT = Path(__file__).parents[3]
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
@@ -34,24 +29,11 @@ pytestmark = [
 
 @asynccontextmanager
 async def llamacpp(*options: str) -> AsyncIterator[str]:
-    """Run a server as a process of its own and give its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["-m", "synapse_llama_cpp", "--model", "smollm2-135m-instruct", "--port", str(port)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *(*command, "--parallel", "2", "--ctx", "1024", *options),
-        env={**os.environ, "PYTHONPATH": str(ROOT / "backends" / "llama-cpp")},
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
+    """Run a server with two slots and give its URL once it is up."""
+    given = ("--model", "smollm2-135m-instruct", "--parallel", "2", "--ctx", "1024", *options)
+    async with server("llama-cpp", "synapse_llama_cpp", *given) as url:
         await until(url, lambda probe: probe.up)
         yield url
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 async def until(url: str, condition: Callable[[Probe], bool]) -> Probe:

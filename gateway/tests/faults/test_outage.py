@@ -11,7 +11,6 @@ from tests.faults.support import pair
 
 if TYPE_CHECKING:
     from synapse_gateway.testing.wire import Answer
-
     from tests.faults.support import Pair
 
 FAILURES = 5
