@@ -24,7 +24,7 @@ so a component that is missing here is missing everywhere, and a test says so.
   "llama-router" (dict "type" $llamaType "service" "llama-router" "port" 8082 "containerPort" 8082 "slots" (index $values "llama-router" "parallel") "downloads" true)
   "litellm" (dict "type" "litellm" "service" "litellm-proxy" "port" 8000 "containerPort" 4000 "device" "cpu" "metrics" "/metrics")
   "speaches" (dict "type" "speaches" "service" "speaches" "port" 8000 "containerPort" 8000 "downloads" true)
-  "whisper-stt" (dict "type" "faster-whisper" "service" "whisper-stt" "port" 8000 "containerPort" 8000 "metrics" "/metrics" "downloads" true)
+  "whisper-stt" (dict "type" "faster-whisper" "service" "whisper-stt" "port" 8000 "containerPort" 8000 "device" "cpu" "metrics" "/metrics" "downloads" true)
   "piper-tts" (dict "type" "piper" "service" "piper-tts" "port" 5000 "containerPort" 5000 "device" "cpu" "metrics" "/metrics")
   "openvoice" (dict "type" "openvoice" "service" "openvoice" "port" 8000 "containerPort" 8000 "metrics" "/metrics" "downloads" true)
   "chatterbox-tts" (dict "type" "chatterbox" "service" "chatterbox-tts" "port" 8004 "containerPort" 8004 "device" "gpu" "health" "/api/ui/initial-data" "downloads" true)

@@ -124,7 +124,7 @@ network/policies.yaml makes the policies from it, the annotation synapse.io/edge
 {{- range $targets }}{{ if not (hasPrefix "/" (.source | default "")) }}{{ $pulls = true }}{{ end }}{{ end -}}
 {{- $pulls -}}
 {{- else if eq .entry.component "whisper-stt" -}}
-{{- ne (index .root.Values "whisper-stt" "model") "tiny.en" -}}
+{{- hasPrefix "hf://" (index .root.Values "whisper-stt" "model") -}}
 {{- else -}}
 true
 {{- end -}}

@@ -121,6 +121,9 @@ Ollama gives a model its GPU first and its CPU fallback second with no other cha
 {{ $source }}
 {{- else if and (eq .backend.type "speaches") $source -}}
 {{ $source }}
+{{- else if has .backend.type (list "faster-whisper" "piper") -}}
+{{- /* Servers of one model, which they know by this name whatever its weights are. */ -}}
+{{ ternary "whisper" "piper" (eq .backend.type "faster-whisper") }}
 {{- end -}}
 {{- end }}
 

@@ -71,12 +71,12 @@ def test_every_video_memory_figure_follows_from_its_formula(path: Path) -> None:
 
 def test_forge_uses_the_figures_of_the_formulas() -> None:
     text = (CHART / "values.yaml").read_text()
-    for component in ("whisper-stt", "pyannote-speaker"):
+    for component in ("speaches", "pyannote-speaker"):
         block = text[text.index(f"\n{component}:") :]
         match = FORMULA.search(block)
         assert match
         forge = (ROOT / "values" / "forge.yaml").read_text()
-        value = re.search(rf"\n{component}:\n(?:.*\n)*?.*awake: ([0-9.]+)Gi", forge)
+        value = re.search(rf"\n{component}:.*\n(?:.*\n)*?.*awake: ([0-9.]+)Gi", forge)
         assert value
         assert float(value[1]) == float(match["total"])
 
@@ -89,7 +89,7 @@ def test_forge_fits_its_card_and_its_memory(tmp_path: Path) -> None:
         "vllm-inference",
         "llama-router",
         "chatterbox-tts",
-        "whisper-stt",
+        "speaches",
         "pyannote-speaker",
     }
     assert sum(awake.values()) <= 32607 * 2**20

@@ -1,6 +1,6 @@
 """Download model files that are missing; resume what was cut; leave what is whole alone.
 
-Environment: FILES (JSON list of {url, path}), HF_TOKEN (optional, sent to huggingface.co only).
+Environment: FILES (JSON list of {url, path, optional}), HF_TOKEN (sent to huggingface.co only).
 Every file is tried, whatever happened to the others; one that fails is named and the exit code
 is 1.
 """
@@ -21,7 +21,11 @@ PROGRESS_SECONDS = 5.0
 
 
 class FetchError(Exception):
-    """A file could not be downloaded; the text says why."""
+    """A file could not be downloaded; the text says why, `status` is the server's (0 if none)."""
+
+    def __init__(self, sentence: str, status: int = 0) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 def say(line: str) -> None:
@@ -75,7 +79,8 @@ def open_at(url: str, offset: int) -> http.client.HTTPResponse:
         hint = ""
         if error.code in (401, 403):
             hint = "; a gated model wants huggingFace.tokenSecret and its licence accepted"
-        raise FetchError(f"the server answers {error.code} {error.reason}{hint}") from error
+        sentence = f"the server answers {error.code} {error.reason}{hint}"
+        raise FetchError(sentence, error.code) from error
     except OSError as error:
         raise FetchError(f"{error}") from error
     return answer
@@ -134,6 +139,9 @@ def main() -> int:
         try:
             say(fetch(entry["url"], Path(entry["path"])))
         except (FetchError, OSError) as error:
+            if entry.get("optional") and getattr(error, "status", 0) == 404:
+                say(f"{Path(entry['path']).name}: not part of this model")
+                continue
             failed += 1
             sys.stderr.write(f"fetch_files: {Path(entry['path']).name}: {error}\n")
     return 1 if failed else 0
