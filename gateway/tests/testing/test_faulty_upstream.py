@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from synapse_gateway.testing import FaultyUpstream, scripts, wire
+from synapse_gateway.testing.blackhole import Blackhole
 from synapse_gateway.testing.wire import Ending
 
 if TYPE_CHECKING:
@@ -324,3 +325,10 @@ async def test_throttling_names_a_time_in_both_forms(upstream: FaultyUpstream) -
     found = [(await wire.post(upstream.url, CHAT, PLAIN)).header("retry-after") for _ in range(3)]
 
     assert found == ["7", "Thu, 01 Jan 1970 00:00:00 GMT", None]
+
+
+async def test_connecting_to_a_blackhole_neither_succeeds_nor_fails() -> None:
+    with Blackhole() as nowhere:
+        port = int(nowhere.url.rpartition(":")[2])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 0.2)
