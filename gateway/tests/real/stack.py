@@ -186,7 +186,7 @@ class Stack:
                 "smollm2": model("chat-a/smollm2", "chat-b/smollm2", aliases=["gpt-4o-mini"]),
                 "acme/smollm2:135m": model("chat-b/smollm2", rewrite_model=True),
                 "smollm2-tools": model("chat-tools/smollm2"),
-                "all-minilm": model("embeddings/all-minilm-l6-v2"),
+                "all-minilm": model("embeddings/all-minilm-l6-v2", aliases=["all-minilm-l6-v2"]),
                 "piper": model("piper/piper", aliases=["tts-1"]),
                 "whisper": model("whisper/whisper", aliases=["whisper-1"]),
                 "gone": model("gone/gone", service="llm"),
