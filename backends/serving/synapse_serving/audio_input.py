@@ -125,8 +125,8 @@ async def _run_child(
         stdin=source,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        # One thread each: FFmpeg would take address space for as many as there are cores.
-        env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        # Nothing of the server's environment, but where the libraries are.
+        env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
         cwd="/",
         limit=_BLOCK,
     )

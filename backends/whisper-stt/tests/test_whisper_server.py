@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 import wave
 from typing import TYPE_CHECKING, Any
 
@@ -228,6 +229,28 @@ def test_a_recording_that_is_too_long_is_refused() -> None:
         answer = transcribe(server, long)
     assert answer.status_code == 413
     assert "longer than 2 s" in answer.json()["error"]["message"]
+
+
+@pytest.mark.slow
+def test_a_caller_who_leaves_takes_his_work_with_him(server: RunningServer, speech: bytes) -> None:
+    with wave.open(io.BytesIO(speech)) as file:
+        rate, frames = file.getframerate(), file.readframes(file.getnframes())
+    minutes = wav(np.frombuffer(frames * 12, np.int16), rate)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{server.url}/v1/audio/transcriptions",
+            files={"file": ("a.wav", minutes)},
+            timeout=httpx.Timeout(30, read=0.5),
+        )
+    page = ""
+    for _ in range(600):  # polled: the segment that is being decoded is finished first
+        page = httpx.get(f"{server.url}/metrics").text
+        if 'requests_total{route="/v1/audio/transcriptions",status="499"} 1.0' in page:
+            break
+        time.sleep(0.05)
+    assert 'status="499"' in page
+    assert "synapse_backend_requests_in_flight 0.0" in page
+    assert words(transcribe(server, speech).json()["text"]) == words(FIRST + SECOND)
 
 
 def test_the_official_client_reads_every_format(server: RunningServer, speech: bytes) -> None:
