@@ -2,7 +2,8 @@
 # Builds the images of this repository and prints their sizes.
 #
 #   hack/images/build.sh                     all of them
-#   hack/images/build.sh gateway piper-tts   some of: gateway llama-cpp piper-tts whisper-stt ollama
+#   hack/images/build.sh gateway piper-tts   some of: gateway llama-cpp piper-tts whisper-stt
+#                                            ollama redis (for tests without a registry)
 #
 #   BUILDER       docker or buildah; by default the one that works here
 #   IMAGE_PREFIX  registry and path in front of the name ("docker.io/library/", which is what a name
@@ -63,8 +64,8 @@ names=("$@")
 [[ $# -gt 0 ]] || names=(gateway llama-cpp piper-tts whisper-stt)
 for name in "${names[@]}"; do
   case "$name" in
-    gateway | llama-cpp | piper-tts | whisper-stt | ollama) ;;
-    *) die "unknown image '$name': expected gateway, llama-cpp, piper-tts, whisper-stt or ollama" ;;
+    gateway | llama-cpp | piper-tts | whisper-stt | ollama | redis) ;;
+    *) die "unknown image '$name': expected gateway, llama-cpp, piper-tts, whisper-stt, ollama or redis" ;;
   esac
 done
 
@@ -77,6 +78,7 @@ for name in "${names[@]}"; do
       cp "$(hack/build-ollama.sh)" "$secrets/ollama/ollama"
       build ollama hack/images/ollama.Dockerfile "$secrets/ollama"
       ;;
+    redis) build redis hack/images/redis.Dockerfile . ;;
     *) build "$name" "backends/$name/Dockerfile" . ;;
   esac
 done

@@ -24,8 +24,11 @@ nice -n 15 buildah build --quiet --layers --isolation chroot --network host --bu
 container="$(buildah from synapse-gateway-test)"
 trap 'buildah rm "$container" >/dev/null; rm -rf "$secrets"' EXIT
 [[ $# -gt 0 ]] || set -- gateway/tests
-# Without `gateway` in pythonpath, synapse_gateway is the one that is installed in the image.
-nice -n 15 buildah run --isolation chroot --user 10001:10001 --volume "$PWD:/source:ro" --workingdir /source \
+# The one test of the checkout itself, which an image is not, is left out.
+checkout=gateway/tests/up/test_commands.py::test_the_working_tree_has_the_servers_that_the_plan_names
+# An empty folder over this checkout's synapse_gateway: what is imported is what the image has.
+mkdir "$secrets/empty"
+nice -n 15 buildah run --isolation chroot --user 10001:10001 --workingdir /source \
+  --volume "$PWD:/source:ro" --volume "$secrets/empty:/source/gateway/synapse_gateway:ro" \
   --env HOME=/tmp --env HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis "$container" -- \
-  python3 -m pytest -q -p no:cacheprovider -m "not real" \
-  -o "pythonpath=. backends/serving backends/llama-cpp backends/piper-tts backends/whisper-stt" "$@"
+  python3 -m pytest -q -p no:cacheprovider -m "not real" --deselect "$checkout" "$@"
