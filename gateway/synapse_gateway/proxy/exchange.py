@@ -139,7 +139,7 @@ class Exchange:
                     continue
                 if self._tried:
                     raise self._failure()
-            await self._wait_for_place(now, choice.retry_at if choice is not None else 0.0)
+            await self._wait_for_place(now, choice)
 
     def _look(self, now: float) -> Choice | None:
         """Choose, unless others wait who came first."""
@@ -211,13 +211,18 @@ class Exchange:
 
     # waiting
 
-    async def _wait_for_place(self, now: float, retry_at: float) -> None:
+    async def _wait_for_place(self, now: float, choice: Choice | None) -> None:
         """Wait until it is worth choosing again.
+
+        Args:
+            now: Monotonic seconds.
+            choice: What there was to choose from; None if others wait who came first.
 
         Raises:
             errors.RequestError: The queue is full, or its deadline is over.
         """
         route = self._route
+        retry_at = choice.retry_at if choice is not None else 0.0
         if self._place is None:
             try:
                 self._place = self._waiting.enter(route.name, self._request.priority, route.queue)
@@ -230,6 +235,9 @@ class Exchange:
             if self._outcomes:
                 raise self._failure()
             raise self._no_place("None became free in time.", retry_at)
+        if retry_at > until and choice is not None and not choice.full:
+            # whatever is out stays out for longer than there is time to wait
+            raise self._no_place("None can be back in time.", retry_at)
         if retry_at > now:
             until = min(until, retry_at)
         await self._waiting.wait(self._place, until - now)
