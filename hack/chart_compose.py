@@ -4,7 +4,7 @@
     python hack/chart_compose.py --check  exit code 1 if one of them differs
 
 Every service follows from a rendered Deployment: image, arguments, environment, limits, health. The
-gateway is published on loopback only, so it takes callers without a key; Redis stays inside.
+gateway is published on loopback only, and wants the one key of the environment; Redis stays inside.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ COMPOSE = ROOT / "compose.yaml"
 CONFIG = ROOT / "values" / "compose" / "backends.yaml"
 HEADER = """# Generated from values/embedded.yaml by `make chart`. Do not edit.
 #
-#   docker compose up --build        (or podman-compose, docker-compose)
-#   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+#   make images
+#   export SYNAPSE_API_KEY=$(openssl rand -hex 16)
+#   docker compose up -d             (or podman-compose, docker-compose)
+#   curl http://127.0.0.1:8000/v1/chat/completions -H "Authorization: Bearer $SYNAPSE_API_KEY" \\
+#     -H 'Content-Type: application/json' \\
 #     -d '{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}]}'
 #
 # Two chat engines: stop one (`docker compose stop llama-router`) and the other answers.
@@ -117,6 +120,8 @@ def service(manifest: Manifest) -> dict[str, Any]:
         fields["healthcheck"] = health(name, container)
     if name == "synapse-gateway":
         fields["ports"] = ["127.0.0.1:8000:8000", "127.0.0.1:11434:11434"]
+        key = "${SYNAPSE_API_KEY:?is not set; the first lines of compose.yaml say how}"
+        fields["environment"]["SYNAPSE_API_KEYS"] = f"local={key}"
         fields["volumes"] = ["./values/compose:/config:ro"]
         fields["tmpfs"].append("/data")
         fields["stop_grace_period"] = "5m15s"
@@ -131,11 +136,10 @@ def service(manifest: Manifest) -> dict[str, Any]:
 
 
 def config(objects: list[Manifest]) -> str:
-    """The route table with compose's names, open to callers on this machine."""
+    """The route table with compose's names."""
     (found,) = [one for one in of_kind(objects, "ConfigMap") if "backends.yaml" in one["data"]]
     table = yaml.safe_load(short(found["data"]["backends.yaml"]))
-    table.pop("keys")
-    table["auth"] = "anonymous"
+    table.pop("keys")  # the one key is in the environment
     return CONFIG_HEADER + yaml.safe_dump(table, sort_keys=True)
 
 
