@@ -10,5 +10,4 @@ LABEL org.opencontainers.image.title="synapse-redis" \
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 6379
-ENTRYPOINT ["redis-server"]
-CMD ["--save", "", "--appendonly", "no"]
+CMD ["redis-server", "--save", "", "--appendonly", "no"]
