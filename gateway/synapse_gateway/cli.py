@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_config(commands)
     _add_routes(commands)
+    _add_decommission(commands)
     for name, (_, _, text) in _EXTERNAL.items():
         commands.add_parser(name, help=text, add_help=False)
     version = commands.add_parser("version", help="print the version")
@@ -142,6 +143,18 @@ def _add_routes(commands: _Commands) -> None:
     for parser, function in ((show, "show"), (explain, "explain")):
         parser.add_argument("file", nargs="?", metavar="FILE", help="default: as for serve")
         parser.set_defaults(run=("synapse_gateway.commands.routes", function))
+
+
+def _add_decommission(commands: _Commands) -> None:
+    # imported here, and light: the many options stand beside what reads them
+    options = importlib.import_module("synapse_gateway.commands.decommission_options")
+    parser = commands.add_parser(
+        "decommission",
+        help="move Ollama instances of other namespaces to the gateway, or back",
+        description=options.DESCRIPTION,
+    )
+    options.add(parser)
+    parser.set_defaults(run=("synapse_gateway.commands.decommission", "run"))
 
 
 def _port(text: str) -> int:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs pinned command line tools into a cache and prints where each one is.
 #
-#   hack/tools/install.sh helm3 helm4 kubectl promtool redis-exporter kubernetes-validate crds
+#   hack/tools/install.sh helm3 helm4 kubectl promtool redis-exporter kubernetes-validate crds etcd
 #
 # One line for each name, in the order given: the path of the executable; for
 # kubernetes-validate the Python interpreter that can import it; for crds the folder that
@@ -146,6 +146,12 @@ install() {
     once "$target" from_debian "$REDIS_EXPORTER_DEBIAN"
     echo "$target/usr/bin/prometheus-redis-exporter"
     ;;
+  etcd)
+    target="$cache/etcd-${ETCD_DEBIAN##*=}"
+    target="${target%.\*}"
+    once "$target" from_debian "$ETCD_DEBIAN"
+    echo "$target/usr/bin/etcd"
+    ;;
   redis-server)
     target="${REDIS_SERVER_DEBIAN%% *}" # redis-tools=<epoch>:<version>.*; a path may hold no colon
     target="${target##*:}"
@@ -167,7 +173,7 @@ install() {
     ;;
   *)
     die "unknown tool '$name': expected helm3, helm4, kubectl, promtool, prometheus," \
-      "redis-exporter, redis-server, kubernetes-validate or crds"
+      "redis-exporter, redis-server, etcd, kubernetes-validate or crds"
     ;;
   esac
 }
