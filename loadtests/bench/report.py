@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from loadtests.bench.processes import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +59,35 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
     middle = [text.rjust(width) for text, width in zip(line[2:6], widths[2:6], strict=True)]
     right = [text.ljust(width) for text, width in zip(line[6:], widths[6:], strict=True)]
     return "  ".join(left + middle + right).rstrip()
+
+
+def markdown(rows: Sequence[Row], footer: str) -> str:
+    """Return the rows as a Markdown table, the notes and the footer below it."""
+    lines = ["| " + " | ".join(_HEAD) + " |", "| --- | --- |" + " ---: |" * 4 + " --- | --- |"]
+    lines += ["| " + " | ".join(cell.strip() for cell in _cells(row)) + " |" for row in rows]
+    notes = [f"- {row.name.strip()}: {row.note}" for row in rows if row.note]
+    today = datetime.now(UTC).date().isoformat()
+    return "\n".join([*lines, "", *notes, f"- {footer}", f"- {machine()['cpu']}, {today}"])
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """Return a document with what stands between a name's two markers replaced.
+
+    Raises:
+        BenchError: The document has no such markers.
+    """
+    begin, end = f"<!-- bench {name} -->", f"<!-- end of bench {name} -->"
+    before, found, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise BenchError(f"--docs: the file must hold the lines {begin} and {end}")
+    return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def write_docs(path: Path, name: str, rows: Sequence[Row], footer: str) -> None:
+    """Put a report into a Markdown document, between the markers of its name."""
+    text = path.read_text(encoding="utf-8")
+    path.write_text(replace_block(text, name, markdown(rows, footer)), encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     long = commands.add_parser("soak", help="a million mixed requests: memory and metric series")
     long.add_argument("--requests", type=int, default=1_000_000)
     for command in (compare, long):
+        command.add_argument(
+            "--docs", type=Path, metavar="FILE", help="put the table into this Markdown file"
+        )
         command.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
     return parser
 
@@ -97,13 +100,14 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
         measure_all(run, figures)
         if options.wrk:
             run.rows.append(cross_check(setup, plan))
-    sys.stdout.write(
-        f"{report.table(run.rows)}\n\n"
-        f"Medians of {plan.rounds} rounds of {plan.seconds:g} s, one proxy at a time; "
-        f"{time.monotonic() - began:.0f} s in all.\n"
-        f"Each proxy had a core alone; client and upstream shared the other.\n"
-        f"Other processes took {run.busiest():.0%} of the busier core (median).\n"
+    footer = (
+        f"Medians of {plan.rounds} rounds of {plan.seconds:g} s, one proxy at a time, each with a "
+        f"core alone; other processes took {run.busiest():.0%} of the busier core (median)."
     )
+    sys.stdout.write(f"{report.table(run.rows)}\n\n{footer}\n")
+    say(f"took {time.monotonic() - began:.0f} s")
+    if options.docs:
+        report.write_docs(options.docs, "compare", run.rows, footer)
     if options.json:
         report.write_json(options.json, run.rows, {"cells": run.cells, "others": run.busiest()})
     return 0
@@ -117,6 +121,9 @@ def _soak(options: argparse.Namespace, folder: Path) -> int:
         points = soak.soak(setup, options.requests, say)
     rows = soak.rows(points)
     sys.stdout.write(report.table(rows) + "\n")
+    if options.docs:
+        footer = f"Answers by status: {points[-1]['statuses']}; {points[-1]['callers_left']} left."
+        report.write_docs(options.docs, "soak", rows, footer)
     if options.json:
         report.write_json(options.json, rows, {"points": points})
     return 0

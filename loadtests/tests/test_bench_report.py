@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from loadtests.bench import report, soak
+from loadtests.bench.processes import BenchError
 from loadtests.bench.ratios import Aim, Row, Sense, Verdict
 
 
@@ -50,6 +51,22 @@ def test_json_holds_rows_details_and_machine(tmp_path: Path) -> None:
     assert whole["rows"][0]["gateway"] == 1.0
     assert whole["cells"] == [1]
     assert whole["machine"]["cpu"]
+
+
+def test_a_report_replaces_its_own_block_of_a_document_only(tmp_path: Path) -> None:
+    file = tmp_path / "performance.md"
+    file.write_text("a\n<!-- bench soak -->\nold\n<!-- end of bench soak -->\nz\n")
+    report.write_docs(file, "soak", [Row(name="  RSS", unit="MB", gateway=90.5)], "footer")
+    text = file.read_text()
+    assert text.startswith("a\n<!-- bench soak -->\n| figure |")
+    assert text.endswith("<!-- end of bench soak -->\nz\n")
+    assert "| RSS | MB |  |  | 90.5 |" in text
+    assert "old" not in text
+
+
+def test_a_document_without_markers_is_refused() -> None:
+    with pytest.raises(BenchError, match="<!-- bench compare -->"):
+        report.replace_block("no markers", "compare", "x")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ type exchange struct {
 	busy     bool
 	response wire.Response
 	sent     int64 // when the request was sent, or was due to be sent, in ns
+	begun    int64 // when the request was written
 	last     int64 // when the newest chunk came
 	number   int   // of the request
 	seen     int   // events that were accounted
@@ -118,6 +119,7 @@ func (c *client) send(x *exchange, key int, tail []byte) error {
 	c.scratch = append(append(c.scratch[:0], c.keyHeads[key]...), tail...)
 	x.response.Reset()
 	x.busy, x.seen, x.leaves, x.ended = true, 0, false, false
+	x.begun = poll.Now()
 	n, gone := poll.Write(x.fd, c.scratch)
 	if gone {
 		// The target closed an idle connection; a client of its kind dials again.
@@ -164,7 +166,7 @@ func (c *client) tooLong(now int64) error {
 	for _, x := range c.byFD {
 		if x != nil && x.busy {
 			waiting++
-			oldest = min(oldest, x.sent)
+			oldest = min(oldest, x.begun)
 		}
 	}
 	return fmt.Errorf("gave up: %d requests unanswered, the oldest for %.1f s; answered by status: %v; %d connections lost",
