@@ -7,9 +7,11 @@ costs as much as parsing a request. So whoever has deadlines is looked at a few 
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic
 from typing import Protocol
 
+_log = logging.getLogger(__name__)
 TICK = 0.02
 """Seconds between two looks; how much later than asked a deadline may strike."""
 
@@ -44,10 +46,14 @@ class Deadlines:
 
     def _tick(self) -> None:
         now = monotonic()
-        # set before anything is looked at, so that no failing look ends all others
-        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
         for bounded in tuple(self._bounded):
-            bounded.check(now)
-        if not self._bounded:
-            self._timer.cancel()
-            self._timer = None
+            try:
+                bounded.check(now)
+            except Exception:  # noqa: BLE001 - whatever it is
+                # one that cannot be looked at must not end the deadlines of all others
+                self._bounded.discard(bounded)
+                _log.exception("a deadline could not be looked at")
+        # one idle tick more or less costs nothing, a timer per burst of requests would
+        self._timer = None
+        if self._bounded:
+            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)

@@ -133,12 +133,13 @@ class Exchange:
                 self._leave_queue()
                 return self._taken(choice.candidate, choice.skipped)
             if choice is not None and not choice.full:
-                if self._tried and (again := await self._again()) is not None:
-                    return again
                 if self._to_other_model(choice.skipped):
                     continue
                 if self._tried:
-                    raise self._failure()
+                    again = await self._again()
+                    if again is None:
+                        raise self._failure()
+                    return again
             await self._wait_for_place(now, choice)
 
     def _look(self, now: float) -> Choice | None:
@@ -468,7 +469,7 @@ def parse_retry_after(headers: Headers) -> float | None:
             return float(text[:9])
         try:
             when = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if when.tzinfo is None:
             when = when.replace(tzinfo=UTC)

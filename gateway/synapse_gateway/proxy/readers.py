@@ -90,10 +90,11 @@ class StreamReader:
 
     def end(self) -> bytes:
         """Return what is left at the end of the body, and note whether that is a proper end."""
+        finished = self.dialect.finished
         rest = self._cutter.rest
         # some end their last line, but not with the empty line that should follow
         kept = not rest.strip() or self.dialect.read(self._cutter.last()) is Meaning.END
-        if not self.dialect.finished:
+        if not finished and not self.dialect.finished:
             self.failure = Outcome.CUT
             return b""
         return rest if kept else b""
