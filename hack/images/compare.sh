@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds one image twice from nothing and says whether the layers are the same; where they are not,
+# Builds one image of the last commit twice from nothing and says whether the layers are the same; where they are not,
 # which files differ and in what. Exit code 1 if they differ.
 #
 #   hack/images/compare.sh [gateway | llama-cpp | piper-tts | whisper-stt]
@@ -21,10 +21,16 @@ if [[ "${1:-}" == --images ]]; then
 else
   name="${1:-gateway}"
   images=()
+  # One commit twice, whatever happens to the working tree meanwhile.
+  SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)"
+  REVISION="$(git rev-parse HEAD)"
+  export SOURCE_DATE_EPOCH REVISION
+  mkdir "$work/tree"
+  git archive "$REVISION" | tar -xf - -C "$work/tree"
   for turn in first second; do
     echo "building $name, the $turn time" >&2
     IMAGE_PREFIX=localhost/compare/ TAG="$turn" BUILDER=buildah BUILD_FLAGS=--no-cache \
-      hack/images/build.sh "$name" >&2
+      "$work/tree/hack/images/build.sh" "$name" >&2
     images+=("localhost/compare/synapse-$name:$turn")
     mine+=("localhost/compare/synapse-$name:$turn")
   done

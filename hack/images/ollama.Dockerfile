@@ -9,6 +9,8 @@ LABEL org.opencontainers.image.title="synapse-ollama" \
       org.opencontainers.image.description="Ollama's CPU engine, for tests" \
       org.opencontainers.image.licenses="MIT"
 COPY --chmod=755 ollama /usr/local/bin/ollama
+# A fresh volume takes the owner of what it hides.
+RUN mkdir /data && chown 10001:10001 /data
 ENV HOME=/tmp OLLAMA_HOST=0.0.0.0:11434
 USER 10001:10001
 EXPOSE 11434
