@@ -1,0 +1,533 @@
+"""One attempt, its connection's callbacks called by hand and its clock turned by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from synapse_gateway.config.defaults import ResolvedTimeouts
+from synapse_gateway.config.settings import Backend, Limits, Model, Settings, Target
+from synapse_gateway.proxy import attempt as module
+from synapse_gateway.proxy.attempt import MAX_ERROR_BYTES, Attempt
+from synapse_gateway.proxy.connection import Broken
+from synapse_gateway.proxy.deadlines import Deadlines
+from synapse_gateway.proxy.dialects import OllamaDialect
+from synapse_gateway.proxy.events import EventCutter
+from synapse_gateway.proxy.readers import StreamReader
+from synapse_gateway.routing.outcome import Outcome
+from synapse_gateway.routing.table import RouteTable
+from synapse_gateway.telemetry.record import AttemptRecord
+from tests.proxy.support import (
+    DONE,
+    EVENT_STREAM,
+    FINISH,
+    JSON,
+    WORDS,
+    Clock,
+    FakeCaller,
+    FakeConnection,
+    chat_form,
+    request_for,
+)
+from tests.routing.support import fleet_of
+
+if TYPE_CHECKING:
+    from synapse_gateway.proxy.connection import Headers
+
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
+AUDIO: Headers = [(b"content-type", b"audio/mpeg"), (b"content-length", b"6")]
+GOOD = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+TIMEOUTS = ResolvedTimeouts(
+    connect=1.0, first_token=10.0, first_byte=40.0, between_tokens=5.0, overall=100.0
+)
+
+
+class Trial:
+    """An attempt that has been sent."""
+
+    def __init__(
+        self, clock: Clock, *, stream: bool = False, limits: Any = None, **form: Any
+    ) -> None:
+        self.clock = clock
+        self.caller = FakeCaller()
+        self.connection = FakeConnection()
+        settings = Settings(
+            backends={"b": Backend(url="http://b")},
+            models={"m": Model(targets=(Target(backend="b"),))},
+        )
+        route = RouteTable(settings, fleet_of(settings)).models["m"]
+        self.request = request_for(route, clock.now, stream=stream, deadline=clock.now + 100.0)
+        self.record = AttemptRecord(backend="b", model="m", order=1, started=clock.now)
+        self.attempt = Attempt(
+            self.request,
+            chat_form(**form),
+            self.caller,
+            self.record,
+            TIMEOUTS,
+            limits or Limits(),
+            Deadlines(),
+            lambda: [(b"x-request-id", b"r1")],
+        )
+        connection: Any = self.connection
+        self.attempt.begin(connection, b"HEAD", b"BODY")
+
+    def head(self, status: int = 200, headers: Headers = EVENT_STREAM) -> None:
+        self.attempt.on_head(status, list(headers))
+
+    def body(self, *parts: bytes) -> None:
+        for part in parts:
+            self.attempt.on_body(part)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.attempt.check(self.clock.now)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self.attempt.done.result() if self.attempt.done.done() else None
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "monotonic", clock)
+    return clock
+
+
+# -- streams
+
+
+async def test_the_head_is_held_until_there_is_a_word(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.body(b": ping\n\n", ROLE)
+    assert not trial.caller.status
+    clock.now += 2
+    trial.body(WORDS)
+    assert (trial.caller.status, trial.caller.length) == (200, None)
+    assert trial.caller.parts == [b": ping\n\n" + ROLE + WORDS]
+    assert trial.record.first_content == trial.request.record.first_content == clock.now
+
+
+async def test_chunks_pass_one_by_one_and_the_end_is_proper(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.body(WORDS, WORDS[:20], WORDS[20:], FINISH, DONE)
+    trial.attempt.on_end()
+    assert trial.caller.parts == [WORDS, WORDS, FINISH, DONE]
+    assert (trial.caller.ending, trial.outcome) == ("finished", Outcome.OK)
+    assert trial.request.record.bytes_out == len(trial.caller.body)
+    assert not trial.connection.left
+
+
+async def test_what_stands_behind_the_end_passes_too(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.body(WORDS + FINISH + b"data: [DONE]\n")
+    trial.attempt.on_end()
+    assert trial.caller.body == WORDS + FINISH + b"data: [DONE]\n"
+
+
+async def test_a_stream_of_no_words_that_ends_properly_is_an_answer(clock: Clock) -> None:
+    trial = Trial(clock, stream=True, dialect=OllamaDialect)
+    trial.head(headers=[(b"content-type", b"application/x-ndjson")])
+    trial.body(b'{"done":true}')
+    trial.attempt.on_end()
+    assert (trial.caller.body, trial.outcome) == (b'{"done":true}', Outcome.OK)
+
+
+async def test_headers_of_a_backend_that_tell_where_it_is_stay_behind(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head(headers=[*EVENT_STREAM, (b"server", b"uvicorn"), (b"cache-control", b"no-cache")])
+    trial.body(WORDS)
+    assert trial.caller.headers == [
+        (b"x-request-id", b"r1"),
+        *EVENT_STREAM,
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    ]
+
+
+async def test_a_form_may_name_reader_and_content_type(clock: Clock) -> None:
+    def reader(dialect: Any, largest: int) -> StreamReader:
+        return StreamReader(EventCutter(largest), dialect, strip_usage=False, rewrite=bytes.upper)
+
+    trial = Trial(clock, stream=True, reader=reader, content_type=b"application/x-ndjson")
+    trial.head()
+    trial.body(WORDS)
+    assert trial.caller.body == WORDS.upper()
+    assert trial.caller.header(b"content-type") == b"application/x-ndjson"
+
+
+async def test_a_stream_that_nobody_reads_passes_as_it_is(clock: Clock) -> None:
+    trial = Trial(clock, stream=True, dialect=None)
+    trial.head()
+    trial.body(b"data: hal")
+    assert trial.caller.body == b"data: hal"
+    trial.attempt.on_end()
+    assert (trial.caller.ending, trial.outcome) == ("finished", Outcome.OK)
+
+
+async def test_a_compressed_answer_passes_as_it_is(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head(headers=[*EVENT_STREAM, (b"content-encoding", b"gzip")])
+    trial.body(b"\x1f\x8b")
+    assert trial.caller.header(b"content-encoding") == b"gzip"
+    identity = Trial(clock, stream=True)
+    identity.head(headers=[*EVENT_STREAM, (b"content-encoding", b"Identity")])
+    identity.body(ROLE)
+    assert not identity.caller.status, "identity is no compression"
+
+
+@pytest.mark.parametrize(
+    ("sent", "before", "after"),
+    [
+        pytest.param(
+            b'data: {"error":{}}\n\n', Outcome.ERROR_FIRST, Outcome.ERROR_EVENT, id="error"
+        ),
+        pytest.param(b"data: {half\n\n", Outcome.MALFORMED, Outcome.MALFORMED_EVENT, id="half"),
+    ],
+)
+async def test_a_failing_event_is_never_shown(
+    clock: Clock, sent: bytes, before: Outcome, after: Outcome
+) -> None:
+    unseen, seen = Trial(clock, stream=True), Trial(clock, stream=True)
+    unseen.head()
+    unseen.body(ROLE, WORDS[:9], WORDS[9:] + sent)
+    assert (unseen.outcome, unseen.caller.status) == (before, 0), "though there was a word before"
+    seen.head()
+    seen.body(WORDS, WORDS + sent)
+    assert (seen.outcome, seen.caller.body) == (after, WORDS + WORDS)
+    assert seen.caller.ending == "", "how it ends is for the exchange to say"
+    assert unseen.connection.left
+    assert seen.connection.left
+
+
+async def test_a_stream_that_ends_early_is_empty_or_cut(clock: Clock) -> None:
+    empty, cut = Trial(clock, stream=True), Trial(clock, stream=True)
+    empty.head()
+    empty.body(ROLE)
+    empty.attempt.on_end()
+    cut.head()
+    cut.body(WORDS)
+    cut.attempt.on_end()
+    assert (empty.outcome, cut.outcome) == (Outcome.EMPTY, Outcome.CUT)
+    assert (empty.caller.status, cut.caller.ending) == (0, "")
+
+
+async def test_a_stream_of_nothing_but_comments_is_given_up(clock: Clock) -> None:
+    trial = Trial(clock, stream=True, limits=Limits(max_event_bytes=100))
+    trial.head()
+    trial.body(*[b": ping\n\n"] * 13)
+    assert trial.outcome is Outcome.MALFORMED
+    assert not trial.caller.status
+
+
+# -- whole answers
+
+
+async def test_a_whole_answer_is_sent_when_it_is_whole(clock: Clock) -> None:
+    trial = Trial(clock)
+    trial.head(headers=JSON)
+    trial.body(GOOD[:10], GOOD[10:])
+    assert not trial.caller.status
+    trial.attempt.on_end()
+    assert (trial.caller.status, trial.caller.body, trial.caller.ending) == (200, GOOD, "whole")
+    record = trial.request.record
+    assert (record.tokens_in, record.tokens_out, record.bytes_out) == (3, 2, len(GOOD))
+
+
+async def test_a_whole_answer_can_be_changed(clock: Clock) -> None:
+    trial = Trial(clock, whole=bytes.upper)
+    trial.head(headers=JSON)
+    trial.body(GOOD)
+    trial.attempt.on_end()
+    assert trial.caller.body == GOOD.upper()
+
+
+async def test_one_that_cannot_be_changed_is_malformed(clock: Clock) -> None:
+    def fail(_: bytes) -> bytes:
+        raise ValueError
+
+    trial = Trial(clock, whole=fail)
+    trial.head(headers=JSON)
+    trial.body(GOOD)
+    trial.attempt.on_end()
+    assert (trial.outcome, trial.caller.status) == (Outcome.MALFORMED, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (b'{"error":{"message":"no"}}', Outcome.ERROR_FIRST),
+        (b'{"choices":[', Outcome.MALFORMED),
+        (b"", Outcome.EMPTY),
+    ],
+)
+async def test_a_whole_answer_that_is_none_is_not_shown(
+    clock: Clock, body: bytes, outcome: Outcome
+) -> None:
+    trial = Trial(clock)
+    trial.head(headers=JSON)
+    if body:
+        trial.body(body)
+    trial.attempt.on_end()
+    assert (trial.outcome, trial.caller.status) == (outcome, 0)
+
+
+async def test_no_content_is_an_answer(clock: Clock) -> None:
+    trial = Trial(clock)
+    trial.head(204, [])
+    trial.attempt.on_end()
+    assert (trial.caller.status, trial.caller.body, trial.outcome) == (204, b"", Outcome.OK)
+
+
+async def test_an_answer_too_long_to_hold_passes_on_with_its_length(clock: Clock) -> None:
+    trial = Trial(clock, limits=Limits(hold_bytes=10))
+    trial.head(headers=[*JSON, (b"content-length", b"15")])
+    trial.body(b"0123456789")
+    assert not trial.caller.status
+    trial.body(b"a")
+    assert (trial.caller.status, trial.caller.length, trial.caller.body) == (
+        200,
+        15,
+        b"0123456789a",
+    )
+    trial.body(b"bcde")
+    trial.attempt.on_end()
+    assert (trial.caller.parts[-1], trial.caller.ending) == (b"bcde", "finished")
+    assert trial.request.record.bytes_out == 15
+
+
+async def test_an_answer_that_is_to_be_changed_is_held_however_long(clock: Clock) -> None:
+    trial = Trial(clock, limits=Limits(hold_bytes=10), whole=bytes.upper)
+    trial.head(headers=JSON)
+    trial.body(GOOD)
+    assert not trial.caller.status
+
+
+async def test_audio_passes_as_it_comes(clock: Clock) -> None:
+    trial = Trial(clock, expects_json=False)
+    trial.head(headers=AUDIO)
+    trial.body(b"ID3")
+    assert (trial.caller.length, trial.caller.body) == (6, b"ID3")
+    trial.body(b"abc")
+    trial.attempt.on_end()
+    assert (trial.caller.ending, trial.outcome) == ("finished", Outcome.OK)
+
+
+async def test_json_is_held_though_something_else_was_expected(clock: Clock) -> None:
+    trial = Trial(clock, expects_json=False)
+    trial.head(headers=JSON)
+    trial.body(b'{"error":"no"}')
+    trial.attempt.on_end()
+    assert trial.outcome is Outcome.ERROR_FIRST
+
+
+async def test_audio_of_no_bytes_is_no_answer_but_an_empty_transcript_is(clock: Clock) -> None:
+    audio, text = Trial(clock, expects_json=False), Trial(clock, expects_json=False)
+    audio.head(headers=AUDIO)
+    audio.attempt.on_end()
+    assert (audio.outcome, audio.caller.status) == (Outcome.EMPTY, 0)
+    text.head(headers=[(b"content-type", b"text/plain; charset=utf-8")])
+    text.attempt.on_end()
+    assert (text.outcome, text.caller.ending) == (Outcome.OK, "whole")
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (302, Outcome.MALFORMED),
+        (400, Outcome.CLIENT_ERROR),
+        (429, Outcome.THROTTLED),
+        (503, Outcome.SERVER_ERROR),
+    ],
+)
+@pytest.mark.parametrize("ending", ["end", "broken", "deadline", "first-byte"])
+async def test_a_status_decides_however_its_body_ends(
+    clock: Clock, status: int, outcome: Outcome, ending: str
+) -> None:
+    trial = Trial(clock)
+    trial.head(status, JSON)
+    trial.body(b'{"error":')
+    assert trial.outcome is None
+    if ending == "end":
+        trial.attempt.on_end()
+    elif ending == "broken":
+        trial.attempt.on_broken(Broken.CUT)
+    else:
+        trial.wait(100.0 if ending == "deadline" else 5.0)
+    assert trial.outcome is outcome
+    assert (trial.attempt.body, trial.caller.status) == (b'{"error":', 0)
+
+
+async def test_a_long_page_of_an_error_is_not_read_to_its_end(clock: Clock) -> None:
+    trial = Trial(clock)
+    trial.head(500, JSON)
+    trial.body(b"x" * MAX_ERROR_BYTES)
+    assert trial.outcome is None
+    trial.body(b"x")
+    assert trial.outcome is Outcome.SERVER_ERROR
+    assert trial.connection.left
+
+
+# -- breaking
+
+
+@pytest.mark.parametrize(
+    ("why", "outcome", "stale"),
+    [
+        (Broken.RESET, Outcome.RESET, False),
+        (Broken.STALE, Outcome.RESET, True),
+        (Broken.MALFORMED, Outcome.MALFORMED, False),
+    ],
+)
+async def test_breaking_before_the_head(
+    clock: Clock, why: Broken, outcome: Outcome, *, stale: bool
+) -> None:
+    trial = Trial(clock)
+    trial.attempt.on_broken(why)
+    assert (trial.outcome, trial.attempt.stale) == (outcome, stale)
+
+
+async def test_breaking_behind_the_head_or_the_first_word(clock: Clock) -> None:
+    headed, begun = Trial(clock, stream=True), Trial(clock, stream=True)
+    for trial in (headed, begun):
+        trial.head()
+    headed.attempt.on_broken(Broken.CUT)
+    begun.body(WORDS)
+    begun.attempt.on_broken(Broken.MALFORMED)
+    assert (headed.outcome, begun.outcome) == (Outcome.EMPTY, Outcome.CUT)
+
+
+# -- deadlines
+
+
+async def test_the_first_word_has_its_time_whatever_comes_before(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.wait(9.0)
+    trial.body(ROLE)
+    trial.wait(0.9)
+    assert trial.outcome is None
+    trial.wait(0.1)
+    assert trial.outcome is Outcome.FIRST_TOKEN_TIMEOUT
+    assert trial.connection.left
+
+
+async def test_words_may_be_so_far_apart(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    for _ in range(5):
+        trial.body(WORDS)
+        trial.wait(4.9)
+    assert trial.outcome is None
+    trial.wait(0.1)
+    assert trial.outcome is Outcome.STALLED
+    assert trial.record.last_byte == clock.now - 5.0
+
+
+async def test_an_answer_that_is_not_streamed_has_longer_to_begin(clock: Clock) -> None:
+    trial = Trial(clock)
+    trial.wait(39.9)
+    assert trial.outcome is None
+    trial.wait(0.1)
+    assert trial.outcome is Outcome.FIRST_TOKEN_TIMEOUT
+
+
+async def test_once_it_has_begun_it_must_go_on(clock: Clock) -> None:
+    trial = Trial(clock)
+    trial.head(headers=JSON)
+    trial.body(b"{")
+    trial.wait(5.0)
+    assert trial.outcome is Outcome.FIRST_TOKEN_TIMEOUT
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_the_requests_own_time_ends_everything(clock: Clock, *, committed: bool) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    if committed:
+        trial.body(WORDS)
+    trial.wait(100.0)
+    assert trial.outcome is Outcome.DEADLINE
+
+
+async def test_a_slow_caller_is_no_slow_backend(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.body(WORDS)
+    trial.caller.pause()
+    trial.caller.pause()
+    assert not trial.connection.reading
+    trial.wait(60.0)
+    assert trial.outcome is None
+    trial.caller.resume()
+    trial.caller.resume()
+    assert trial.connection.reading
+    trial.wait(4.9)
+    assert trial.outcome is None
+    trial.caller.pause()
+    trial.wait(40.0)
+    assert trial.outcome is Outcome.DEADLINE
+
+
+# -- ends
+
+
+async def test_only_the_first_end_counts(clock: Clock) -> None:
+    trial = Trial(clock)
+    trial.attempt.on_broken(Broken.RESET)
+    trial.attempt.on_broken(Broken.MALFORMED)
+    trial.caller.pause()
+    trial.caller.resume()
+    assert trial.outcome is Outcome.RESET
+    assert trial.connection.reading
+
+
+async def test_a_connection_that_answers_as_it_is_asked_needs_no_deadline(clock: Clock) -> None:
+    settings = Settings(
+        backends={"b": Backend(url="http://b")}, models={"m": Model(targets=(Target(backend="b"),))}
+    )
+    route = RouteTable(settings, fleet_of(settings)).models["m"]
+    deadlines = Deadlines()
+    attempt = Attempt(
+        request_for(route, clock.now),
+        chat_form(),
+        FakeCaller(),
+        AttemptRecord(backend="b", model="m", order=1, started=clock.now),
+        TIMEOUTS,
+        Limits(),
+        deadlines,
+        list,
+    )
+
+    class Dead(FakeConnection):
+        def send(self, head: bytes, body: bytes, receiver: Any) -> None:
+            receiver.on_broken(Broken.STALE)
+
+    dead: Any = Dead()
+    attempt.begin(dead, b"", b"")
+    assert attempt.done.result() is Outcome.RESET
+    assert not deadlines._bounded
+
+
+async def test_abandoning_leaves_the_backend(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.attempt.abandon()
+    assert trial.connection.left
+    assert trial.record.ended == clock.now
+
+
+async def test_an_attempt_that_was_never_sent_has_nothing_to_leave(clock: Clock) -> None:
+    trial = Trial(clock)
+    trial.attempt._connection = None
+    trial.caller.pause()
+    trial.caller.resume()
+    trial.attempt.abandon()
+    assert not trial.connection.left

@@ -1,0 +1,449 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synapse_gateway.proxy.connection import MAX_HEAD_BYTES, Broken
+from tests.proxy.support import FakeTransport, Recorder, connection_on
+
+if TYPE_CHECKING:
+    from synapse_gateway.proxy.connection import UpstreamConnection
+
+SIZED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"5\r\nhello\r\n6;note=x\r\n world\r\n0\r\n\r\n"
+)
+
+
+class Wire:
+    """A connection with a request under way."""
+
+    def __init__(self) -> None:
+        self.transport = FakeTransport()
+        self.connection, self.idle, self.gone = connection_on(self.transport)
+        self.receiver = Recorder()
+        self.connection.send(b"HEAD\r\n\r\n", b"body", self.receiver)
+
+    def feed(self, data: bytes, cuts: list[int] | None = None) -> None:
+        """Let the backend send these bytes, in as many reads as there are cuts."""
+        start = 0
+        for cut in [*sorted({cut % (len(data) + 1) for cut in cuts or []}), len(data)]:
+            if data[start:cut] and not self.transport.aborted:
+                self.connection.data_received(data[start:cut])
+            start = cut
+
+    def close(self, error: Exception | None = None) -> None:
+        self.connection.connection_lost(error)
+
+    @property
+    def reusable(self) -> bool:
+        return bool(self.idle) and not self.transport.aborted
+
+
+CUTS = st.lists(st.integers(0, 10_000), max_size=12)
+
+
+@given(cuts=CUTS)
+def test_a_sized_response_is_read_however_it_arrives(cuts: list[int]) -> None:
+    wire = Wire()
+    wire.feed(SIZED, cuts)
+    assert (wire.receiver.status, wire.receiver.body) == (200, b"hello")
+    assert wire.receiver.headers[0] == (b"content-type", b"application/json")
+    assert wire.receiver.endings == ["end"]
+    assert wire.reusable
+
+
+@given(cuts=CUTS)
+def test_a_chunked_response_is_read_however_it_arrives(cuts: list[int]) -> None:
+    wire = Wire()
+    wire.feed(CHUNKED, cuts)
+    assert (wire.receiver.body, wire.receiver.endings) == (b"hello world", ["end"])
+    assert wire.reusable
+
+
+BODIES = st.lists(st.binary(min_size=1, max_size=300), max_size=6)
+
+
+@given(chunks=BODIES, cuts=CUTS)
+def test_any_chunks_give_their_bytes(chunks: list[bytes], cuts: list[int]) -> None:
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    wire = Wire()
+    wire.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n", cuts)
+    assert wire.receiver.body == b"".join(chunks)
+    assert wire.receiver.endings == ["end"]
+
+
+@given(data=st.binary(max_size=400), cuts=CUTS)
+def test_any_bytes_end_in_one_way(data: bytes, cuts: list[int]) -> None:
+    wire = Wire()
+    wire.feed(data, cuts)
+    wire.close()
+    assert len(wire.receiver.endings) == 1
+
+
+@given(data=st.binary(max_size=200), cuts=CUTS)
+def test_any_bytes_behind_a_good_head_end_in_one_way(data: bytes, cuts: list[int]) -> None:
+    wire = Wire()
+    wire.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + data, cuts)
+    wire.close()
+    assert len(wire.receiver.endings) == 1
+
+
+# -- sending
+
+
+def test_a_small_request_is_one_write() -> None:
+    assert Wire().transport.written == [b"HEAD\r\n\r\nbody"]
+
+
+def test_a_large_body_is_not_copied_behind_its_head() -> None:
+    transport = FakeTransport()
+    connection, _, _ = connection_on(transport)
+    connection.send(b"HEAD\r\n\r\n", b"x" * 65536, Recorder())
+    assert transport.written == [b"HEAD\r\n\r\n", b"x" * 65536]
+
+
+# -- reuse
+
+
+def test_a_connection_serves_one_request_after_the_other() -> None:
+    wire = Wire()
+    for _ in range(3):
+        wire.feed(SIZED)
+        assert wire.receiver.endings == ["end"]
+        wire.receiver = Recorder()
+        wire.connection.send(b"HEAD\r\n\r\n", b"", wire.receiver)
+    wire.feed(CHUNKED)
+    assert wire.receiver.body == b"hello world"
+    assert wire.connection.used
+    assert len(wire.idle) == 4
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\n", id="connection-close"),
+        pytest.param(b"HTTP/1.0 200 OK\r\n", id="http-1.0"),
+    ],
+)
+def test_a_connection_that_the_backend_will_close_is_not_reused(head: bytes) -> None:
+    wire = Wire()
+    wire.feed(head + b"Content-Length: 5\r\n\r\nhello")
+    assert (wire.receiver.body, wire.receiver.endings) == (b"hello", ["end"])
+    assert wire.transport.aborted
+    assert not wire.idle
+
+
+def test_http_1_0_may_ask_to_keep_it_open() -> None:
+    wire = Wire()
+    wire.feed(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
+    assert wire.receiver.endings == ["end"]
+    assert wire.reusable
+
+
+def test_an_answer_to_a_request_that_was_not_read_whole_ends_the_connection() -> None:
+    wire = Wire()
+    wire.transport.unsent = 1
+    wire.feed(SIZED)
+    assert wire.receiver.endings == ["end"]
+    assert not wire.idle
+    assert wire.transport.aborted
+
+
+def test_a_connection_paused_by_its_last_bytes_reads_on_for_the_next_request() -> None:
+    wire = Wire()
+
+    def pause(data: bytes) -> None:
+        wire.connection.pause()
+
+    wire.receiver.on_body = pause  # type: ignore[method-assign]
+    wire.feed(SIZED)
+    assert wire.reusable
+    assert wire.transport.reading
+
+
+def test_bytes_on_an_idle_connection_end_it() -> None:
+    wire = Wire()
+    wire.feed(SIZED)
+    wire.connection.data_received(b"HTTP/1.1 200 OK\r\n")
+    assert wire.transport.aborted
+    assert not wire.connection.usable
+
+
+@given(garbage=st.binary(min_size=1, max_size=100))
+def test_bytes_behind_a_response_spoil_the_connection_but_not_the_response(garbage: bytes) -> None:
+    wire = Wire()
+    wire.connection.data_received(SIZED + garbage)
+    assert (wire.receiver.body, wire.receiver.endings) == (b"hello", ["end"])
+    # line ends in front of a message are allowed (RFC 9112, 2.2)
+    assert wire.reusable == (not garbage.strip(b"\r\n"))
+
+
+def test_a_second_response_behind_the_first_is_nobodys() -> None:
+    wire = Wire()
+    wire.connection.data_received(SIZED + SIZED.replace(b"hello", b"other"))
+    assert (wire.receiver.body, wire.receiver.endings) == (b"hello", ["end"])
+    assert not wire.idle
+
+
+# -- bodies without a length
+
+
+@given(body=st.binary(max_size=300), cuts=CUTS)
+def test_a_body_may_end_with_the_connection(body: bytes, cuts: list[int]) -> None:
+    wire = Wire()
+    wire.feed(b"HTTP/1.1 200 OK\r\n\r\n" + body, cuts)
+    assert not wire.receiver.endings
+    wire.close()
+    assert (wire.receiver.body, wire.receiver.endings) == (body, ["end"])
+    assert not wire.idle
+
+
+def test_a_reset_is_not_the_end_of_such_a_body() -> None:
+    wire = Wire()
+    wire.feed(b"HTTP/1.1 200 OK\r\n\r\nhel")
+    wire.close(ConnectionResetError())
+    assert wire.receiver.endings == [Broken.CUT]
+
+
+def test_a_coding_that_does_not_end_in_chunked_is_not_whole() -> None:
+    wire = Wire()
+    wire.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhel")
+    wire.close()
+    assert wire.receiver.endings == [Broken.CUT]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_without_a_body_ends_though_the_connection_is_to_close(status: int) -> None:
+    wire = Wire()
+    wire.feed(b"HTTP/1.1 %d X\r\nConnection: close\r\n\r\n" % status)
+    assert wire.receiver.endings == ["end"]
+    assert not wire.idle
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_without_a_body_ends_with_its_head(status: int) -> None:
+    wire = Wire()
+    wire.feed(b"HTTP/1.1 %d X\r\n\r\n" % status)
+    assert (wire.receiver.body, wire.receiver.endings) == (b"", ["end"])
+    assert wire.reusable
+
+
+# -- interim responses, trailers
+
+
+@given(cuts=CUTS)
+def test_interim_responses_are_passed_over(cuts: list[int]) -> None:
+    wire = Wire()
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
+    wire.feed(early + SIZED, cuts)
+    assert wire.receiver.status == 200
+    assert [name for name, _ in wire.receiver.headers] == [b"content-type", b"content-length"]
+    assert wire.receiver.endings == ["end"]
+    assert wire.reusable
+
+
+def test_interim_responses_without_end_are_malformed() -> None:
+    wire = Wire()
+    for _ in range(4000):
+        wire.feed(b"HTTP/1.1 102 Processing\r\n\r\n")
+    assert wire.receiver.endings == [Broken.MALFORMED]
+    assert wire.transport.aborted
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n", id="asked-by-headers"),
+        pytest.param(b"\r\n", id="bare"),
+    ],
+)
+def test_switching_protocols_is_no_answer(head: bytes) -> None:
+    wire = Wire()
+    wire.feed(b"HTTP/1.1 101 Switching Protocols\r\n" + head + b"\x00\x01\x02")
+    wire.close()
+    assert wire.receiver.status == 0
+    assert wire.receiver.endings in ([Broken.MALFORMED], [Broken.CUT])
+    assert not wire.idle
+
+
+def test_trailers_are_not_headers() -> None:
+    wire = Wire()
+    wire.feed(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-late: 1\r\n\r\n"
+    )
+    assert wire.receiver.headers == [(b"transfer-encoding", b"chunked")]
+    assert wire.receiver.endings == ["end"]
+    assert wire.reusable
+
+
+# -- what is not HTTP
+
+
+MALFORMED = [
+    pytest.param(b"SSH-2.0-OpenSSH_9.9\r\n", id="another-protocol"),
+    pytest.param(b"HTTP/1.1 2x0 OK\r\n\r\n", id="status"),
+    pytest.param(b"HTTP/9.9 200 OK\r\n\r\n", id="version"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n", id="header"),
+    pytest.param(b"HTTP/1.1 200 OK\r\na b: c\r\n\r\n", id="header-name"),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        id="length-and-chunked",
+    ),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+        id="chunked-and-length",
+    ),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", id="two-lengths"
+    ),
+    pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello", id="negative-length"),
+    pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 5x\r\n\r\nhello", id="no-number"),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\nhello", id="huge-length"
+    ),
+    pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", id="chunk-size"),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n", id="negative-chunk"
+    ),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        id="huge-chunk",
+    ),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nokay\r\n", id="chunk-too-long"
+    ),
+]
+
+
+@pytest.mark.parametrize("data", MALFORMED)
+@settings(max_examples=25)
+@given(cuts=CUTS)
+def test_what_breaks_the_rules_ends_the_connection(data: bytes, cuts: list[int]) -> None:
+    wire = Wire()
+    wire.feed(data, cuts)
+    assert wire.receiver.endings == [Broken.MALFORMED]
+    assert wire.transport.aborted
+    assert not wire.idle
+
+
+def test_a_head_larger_than_the_limit_is_malformed() -> None:
+    wire = Wire()
+    line = b"x-filler: " + b"x" * 1000 + b"\r\n"
+    for data in [b"HTTP/1.1 200 OK\r\n", *[line] * (MAX_HEAD_BYTES // len(line) + 1)]:
+        wire.feed(data)
+    assert wire.receiver.endings == [Broken.MALFORMED]
+
+
+def test_a_head_of_nearly_the_limit_is_taken() -> None:
+    wire = Wire()
+    wire.feed(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(60):
+        wire.feed(b"x-filler: " + b"x" * 1000 + b"\r\n")
+    wire.feed(b"content-length: 0\r\n\r\n")
+    assert wire.receiver.endings == ["end"]
+    assert len(wire.receiver.headers) == 61
+
+
+# -- early ends
+
+
+def test_closed_before_the_first_byte_is_a_reset() -> None:
+    wire = Wire()
+    wire.close()
+    assert wire.receiver.endings == [Broken.RESET]
+    assert wire.gone == [wire.connection]
+
+
+def test_closed_before_the_first_byte_of_a_reused_one_is_stale() -> None:
+    wire = Wire()
+    wire.feed(SIZED)
+    again = Recorder()
+    wire.connection.send(b"HEAD\r\n\r\n", b"", again)
+    wire.close(ConnectionResetError())
+    assert again.endings == [Broken.STALE]
+
+
+@given(kept=st.integers(1, len(CHUNKED) - 1))
+def test_closed_within_a_response_is_a_cut(kept: int) -> None:
+    wire = Wire()
+    wire.feed(CHUNKED[:kept])
+    wire.close()
+    assert wire.receiver.endings == [Broken.CUT]
+
+
+def test_an_idle_connection_that_closes_tells_its_pool_only() -> None:
+    wire = Wire()
+    wire.feed(SIZED)
+    wire.close()
+    assert wire.receiver.endings == ["end"]
+    assert wire.gone == [wire.connection]
+    assert not wire.connection.usable
+
+
+# -- what an exchange does
+
+
+def test_leaving_a_response_under_way_closes_and_says_nothing_more() -> None:
+    wire = Wire()
+    wire.feed(CHUNKED[:60])
+    wire.connection.leave()
+    assert wire.transport.aborted
+    wire.connection.data_received(CHUNKED[60:])
+    wire.close()
+    assert wire.receiver.endings == []
+
+
+def test_leaving_after_the_end_keeps_the_connection() -> None:
+    wire = Wire()
+    wire.feed(SIZED)
+    wire.connection.leave()
+    assert wire.reusable
+
+
+@pytest.mark.parametrize("callback", ["on_head", "on_body"])
+@pytest.mark.parametrize("data", [CHUNKED, CHUNKED.replace(b"6;note=x", b"zz")])
+def test_a_receiver_may_leave_within_its_callback(callback: str, data: bytes) -> None:
+    wire = Wire()
+
+    def leave(*_: object) -> None:
+        wire.connection.abort()
+
+    setattr(wire.receiver, callback, leave)
+    wire.connection.data_received(data)
+    assert wire.receiver.endings == []
+    assert wire.transport.aborted
+    assert not wire.idle
+
+
+def test_a_slow_callers_pause_reaches_the_backend() -> None:
+    wire = Wire()
+    wire.connection.pause()
+    assert not wire.transport.reading
+    wire.connection.resume()
+    assert wire.transport.reading
+
+
+def test_nothing_is_asked_of_a_connection_that_is_gone() -> None:
+    wire = Wire()
+    wire.close()
+    wire.connection.pause()
+    wire.connection.abort()
+    assert wire.transport.reading
+    wire.transport.reading = False
+    wire.connection.resume()
+    assert not wire.transport.reading
+    assert not wire.transport.aborted
+
+
+def closing(wire: Wire) -> UpstreamConnection:
+    wire.transport.aborted = True
+    return wire.connection
+
+
+def test_a_transport_that_is_closing_takes_no_request() -> None:
+    assert not closing(Wire()).usable
