@@ -243,7 +243,7 @@ def test_a_caller_who_leaves_takes_his_work_with_him(server: RunningServer, spee
             timeout=httpx.Timeout(30, read=0.5),
         )
     page = ""
-    for _ in range(600):  # polled: the segment that is being decoded is finished first
+    for _ in range(3000):  # polled: the stretch that is being decoded is finished first
         page = httpx.get(f"{server.url}/metrics").text
         if 'requests_total{route="/v1/audio/transcriptions",status="499"} 1.0' in page:
             break
