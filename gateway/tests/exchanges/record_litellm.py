@@ -1,7 +1,9 @@
 """Records a real LiteLLM proxy: python record_litellm.py LITELLM LLAMACPP_URL.
 
-LITELLM is the command of an installation of its own (`litellm[proxy]==1.106.2`, by hash: 1.107.0, 1.82.7 and 1.82.8 were
-compromised). LLAMACPP_URL is a llama.cpp server with SmolLM2-135M-Instruct and 1024 tokens of context a slot. The proxy runs without a
+LITELLM is the command of an installation of its own (`litellm[proxy]==1.106.2`, by hash: 1.107.0,
+1.82.7 and 1.82.8 were
+compromised). LLAMACPP_URL is a llama.cpp server with SmolLM2-135M-Instruct and 1024 tokens of
+context a slot. The proxy runs without a
 database and reaches nothing but 127.0.0.1.
 """
 
@@ -90,9 +92,7 @@ def record(port: int) -> None:
         {"model": "smollm2", "messages": USER},
         key="sk-wrong",
     )
-    keep(
-        "v1_messages", "", "/v1/messages", {"model": "smollm2", "max_tokens": 4, "messages": USER}
-    )
+    keep("v1_messages", "", "/v1/messages", {"model": "smollm2", "max_tokens": 4, "messages": USER})
     keep("v1_count_tokens", "", "/v1/messages/count_tokens", {"model": "smollm2", "messages": USER})
     keep("v1_responses", "", "/v1/responses", {"model": "smollm2", "input": "Hi"})
 
