@@ -49,4 +49,12 @@ BENCH_FLAGS ?=
 bench: ## Measure the gateway beside nginx; BENCH=soak sends it a million requests
 	@$(VENV)/bin/python -m loadtests.bench.run $(BENCH) $(BENCH_FLAGS)
 
+##@ Images (IMAGES="gateway piper-tts", BUILDER=docker or buildah, IMAGE_PREFIX, TAG)
+
+.PHONY: images
+IMAGES ?=
+
+images: ## Build the images of the gateway and the model servers, and print their sizes
+	@hack/images/build.sh $(IMAGES)
+
 include hack/deploy.mk
