@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from fastapi.openapi.utils import get_openapi
 
+from synapse_gateway.api import bodies
 from synapse_gateway.api.ollama import OLLAMA_ROUTES
 from synapse_gateway.api.routes import OPENAI_ROUTES, HotRoute
 
@@ -42,6 +43,26 @@ _ERROR_SCHEMA = {
         }
     },
 }
+_OLLAMA_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+_OLLAMA_MESSAGE = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "role": {"type": "string", "enum": ["system", "user", "assistant", "tool"]},
+        "content": {"type": "string"},
+    },
+}
+_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_RAW_FIELDS = {
+    "input": _TEXTS,
+    "query": {"type": "string"},
+    "documents": {"type": "array", "items": {"type": "string"}},
+}
+"""Fields that pass unread, as backends take them."""
 _RECORDING = {
     "type": "object",
     "required": ["file"],
@@ -71,6 +92,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Error"] = _ERROR_SCHEMA
+    schemas["OllamaError"] = _OLLAMA_ERROR_SCHEMA
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -80,9 +102,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document["paths"][route.path] = {"post": _operation(route, schemas)}
     for route_path, summary in OLLAMA_ROUTES.items():
         document["paths"][route_path] = {"post": _ollama_operation(route_path, summary)}
-    for path in document["paths"].values():
-        for operation in path.values():
-            _add_errors(operation)
+    document["paths"]["/metrics"]["get"]["responses"]["200"]["content"] = {
+        "text/plain": {},
+        "application/openmetrics-text": {},
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _add_errors(operation, "OllamaError" if path.startswith("/api/") else "Error")
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     return document
@@ -96,6 +122,7 @@ def _operation(route: HotRoute, schemas: dict[str, Any]) -> dict[str, Any]:
             [route.body], ref_template="#/components/schemas/{name}"
         )
         schemas.update(found)
+        _require(schemas[route.body.__name__], route.body)
         content = {"application/json": {"schema": reference}}
     return {
         "tags": ["openai"],
@@ -111,19 +138,27 @@ def _operation(route: HotRoute, schemas: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _require(schema: dict[str, Any], body: type[bodies.Body]) -> None:
+    """Add what the decoder leaves to a check of its own, or to the backend."""
+    required = bodies.REQUIRED[body]
+    if required:
+        schema["required"] = list(required)
+    for name in required:
+        schema["properties"][name] = schema["properties"][name] or _RAW_FIELDS.get(name, {})
+
+
 def _ollama_operation(path: str, summary: str) -> dict[str, Any]:
     properties: dict[str, Any] = {"model": {"type": "string"}, "options": {"type": "object"}}
     if path == "/api/chat":
-        properties["messages"] = {"type": "array", "items": {"type": "object"}}
+        properties["messages"] = {"type": "array", "items": _OLLAMA_MESSAGE}
     elif path == "/api/embed":
-        properties["input"] = {
-            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
-        }
+        properties["input"] = _TEXTS
     else:
         properties["prompt"] = {"type": "string"}
     if path in {"/api/chat", "/api/generate"}:
         properties["stream"] = {"type": "boolean", "default": True}
-    schema = {"type": "object", "required": ["model"], "properties": properties}
+    required = ["model", *({"/api/embed": ["input"], "/api/embeddings": ["prompt"]}.get(path, []))]
+    schema = {"type": "object", "required": required, "properties": properties}
     return {
         "tags": ["ollama"],
         "summary": summary,
@@ -150,13 +185,13 @@ def _answer(route: HotRoute) -> dict[str, Any]:
     return content
 
 
-def _add_errors(operation: dict[str, Any]) -> None:
+def _add_errors(operation: dict[str, Any], schema: str) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     for status, text in _ERRORS.items():
         responses[status] = {
             "description": text,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
         }
 
 

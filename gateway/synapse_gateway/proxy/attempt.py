@@ -151,9 +151,7 @@ class Attempt:
 
     def _phase_of(self, kind: bytes) -> _Phase:
         form = self.form
-        if kind in _STREAMED:
-            if form.dialect is None:
-                return _Phase.OPAQUE
+        if kind in _STREAMED and form.dialect is not None:
             dialect = form.dialect()
             largest = self._limits.max_event_bytes
             if form.reader is not None:
