@@ -232,6 +232,24 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
+    async def main_loop(self) -> None:
+        """Serve until told to stop, then until what had begun has ended.
+
+        The port stays open meanwhile: who asks hears that the gateway is not ready, and who comes
+        before that news has spread is served.
+        """
+        await super().main_loop()
+        if not self._gateway.draining:
+            return
+        until = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        begun = set(self.server_state.tasks)
+        while begun & self.server_state.tasks and time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(0.1)
+            await self.on_tick(0)  # keeps the date of answers right
+        self.config.timeout_graceful_shutdown = max(1, round(until - time.monotonic()))
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop taking work; a second SIGINT stops at once."""
         self._gateway.draining = True

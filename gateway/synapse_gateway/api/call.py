@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +13,10 @@ if TYPE_CHECKING:
     from synapse_gateway.api.protocol import SynapseProtocol
     from synapse_gateway.errors import RequestError
     from synapse_gateway.proxy.connection import Headers
+
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""SO_LINGER with a timeout of zero."""
 
 
 def _nothing() -> None:
@@ -111,6 +117,11 @@ class Call:
         self._discard = True
         self._body.clear()
 
+    def ask_for_body(self) -> None:
+        """Tell a caller who waits for it to send the body (RFC 9110, 10.1.1)."""
+        if self.headers.get(b"expect", b"").lower() == b"100-continue":
+            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     def wait_in_pipeline(self) -> None:
         """Note that the request before this one on the connection is still being answered."""
         self._complete = asyncio.Event()
@@ -127,6 +138,8 @@ class Call:
         self.task = asyncio.current_task()
         self.protocol.serving = self
         if self._complete is not None:
+            if not self._complete.is_set() and self.refusal is None:
+                self.ask_for_body()
             await self._complete.wait()
         if not self.response_complete:
             await self.handle()
@@ -188,6 +201,8 @@ class Call:
         if self.protocol.takes_chunks:
             transport.close()
         else:
+            raw = transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             transport.abort()
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from synapse_gateway.api.call import Call
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers of a request."""
+MAX_PIPELINE = 8
+"""Requests of one connection that may wait for the one before before no more is read."""
+_UPGRADING = frozenset({b"upgrade", b"http2-settings"})
 LINGER = 2.0
 """Seconds that a caller may go on sending what was refused: closed at once, the answer could be
 lost to a reset."""
@@ -109,11 +113,36 @@ class SynapseProtocol(HttpToolsProtocol):
         self.idle.discard(self)
         if self._deaf:
             return
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("The request is not HTTP.")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
         if self._head_bytes >= 0:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and not self._deaf:
                 self.send_400_response("The request's headers are too large.")
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read a request as if it had not asked for another protocol (RFC 9110, 7.8).
+
+        Java's HTTP client asks for h2c with every first request, its body included; the parser
+        takes that body for the other protocol's.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("CONNECT: this is no proxy.")
+            return
+        lines = [b"%b %b HTTP/%b\r\n" % (method, self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b"close" if b"close" in value.lower() else b"keep-alive"  # noqa: PLW2901
+            if name not in _UPGRADING:
+                lines.append(b"%b: %b\r\n" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"".join(lines) + b"\r\n" + rest)
 
     def on_message_begin(self) -> None:
         """Begin a request; ASGI's scope is only made for those that need it."""
@@ -130,6 +159,8 @@ class SynapseProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take the short cut if there is one."""
         self._head_bytes = -1
+        if self.parser.should_upgrade():
+            return
         path, _, _ = self.url.partition(b"?")
         if self.parser.get_method() == b"POST" and path in self.gateway.hot_paths:
             self._begin_hot(path.decode("ascii"))
@@ -142,6 +173,15 @@ class SynapseProtocol(HttpToolsProtocol):
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
         super().on_headers_complete()
+        if self.pipeline:
+            self._bound_pipeline()
+
+    def _bound_pipeline(self) -> None:
+        """Read on while few requests wait: a caller who leaves is only noticed by reading."""
+        if len(self.pipeline) < MAX_PIPELINE:
+            self.flow.resume_reading()
+        else:
+            self.flow.pause_reading()
 
     def _begin_hot(self, path: str) -> None:
         headers = dict(self.headers)
@@ -154,16 +194,16 @@ class SynapseProtocol(HttpToolsProtocol):
         self._hot = self.cycle = call
         if before is not None and not before.response_complete:
             call.wait_in_pipeline()
-            self.flow.pause_reading()
             self.pipeline.appendleft((call, self.app))  # type: ignore[arg-type]
+            self._bound_pipeline()
         else:
             self.serving = call
         limit = self.gateway.max_body(path)
         length = headers.get(b"content-length")
         if length is not None and int(length) > limit:
             self._refuse(call, limit)
-        elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif b"expect" in headers and self.serving is call:
+            call.ask_for_body()
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, within the limit."""
@@ -178,6 +218,8 @@ class SynapseProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Serve the request."""
+        if self.parser.should_upgrade():
+            return
         call = self._hot
         if call is None:
             super().on_message_complete()
