@@ -51,7 +51,7 @@ MADE = "synapse.io/decommission"
 
 SLICE_SERVICE = "kubernetes.io/service-name"
 SLICE_MANAGER = "endpointslice.kubernetes.io/managed-by"
-OUR_MANAGER = "synapse.io/decommission"
+OUR_MANAGER = "synapse-decommission"
 CONTROLLER = "endpointslice-controller.k8s.io"
 
 _ADDRESS_FIELDS = (
@@ -241,7 +241,7 @@ def bridges(slices: Iterable[Object], to_service: str) -> list[Object]:
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
                 "metadata": {
-                    "name": f"{to_service[:47].rstrip('-')}-synapse-bridge-{number}",
+                    "name": f"{to_service}-bridge-{number}",
                     "namespace": found["metadata"]["namespace"],
                     "labels": {
                         MADE: "bridge",

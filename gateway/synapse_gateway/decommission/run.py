@@ -351,7 +351,10 @@ def _changed_since_plan(thing: Object) -> str:
 
 
 def _is_ready(workload: Object) -> bool:
-    return int((workload.get("status") or {}).get("readyReplicas") or 0) > 0
+    status = workload.get("status") or {}
+    # A status of before the last change still counts the pods of before it.
+    current = status.get("observedGeneration", 0) >= workload["metadata"].get("generation", 0)
+    return current and int(status.get("readyReplicas") or 0) > 0
 
 
 def _address_of(service: Object) -> str:
