@@ -90,3 +90,31 @@ def test_shell_scripts_parse() -> None:
             ["/bin/bash", "-n", path], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_the_metric_that_pods_scale_by_is_one_of_the_gateways() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    metric = values["gateway"]["autoscaling"]["inFlight"]["metric"]
+    assert f"| `{metric}` |" in (ROOT / "docs" / "metrics.md").read_text()
+
+
+def test_every_environment_variable_of_the_gateway_is_one_that_it_documents() -> None:
+    """The chart's own ones, which expand in others, are left out."""
+    text = (CHART / "templates" / "gateway" / "_env.tpl").read_text()
+    names = set(re.findall(r"SYNAPSE_[A-Z_]+", text))
+    contract = (ROOT / "docs" / "configuration.md").read_text()
+    known = {name for name in names if name in contract}
+    # Read by rooms that the configuration page does not cover.
+    assert names - known <= {
+        "SYNAPSE_DASHBOARD_ACCESS_TOKEN",
+        "SYNAPSE_DASHBOARD_COOKIE_SECURE",
+        "SYNAPSE_LLAMA_ROUTER_CONTAINER_NAME",
+        "SYNAPSE_LLAMA_ROUTER_DEPLOYMENT_NAME",
+        "SYNAPSE_LLAMA_ROUTER_DEPLOYMENT_NAMESPACE",
+        "SYNAPSE_MODEL_PROFILES_PATH",
+        "SYNAPSE_RUNTIME_RECONFIGURE_TIMEOUT_SECONDS",
+        "SYNAPSE_TERMINAL_FEED_BUS_MODE",
+        "SYNAPSE_TERMINAL_FEED_MODE",
+        "SYNAPSE_TERMINAL_FEED_REDIS_URL",
+        "SYNAPSE_VOICE_LIBRARY_DIR",
+    }

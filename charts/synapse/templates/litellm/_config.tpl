@@ -25,5 +25,5 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- toYaml (dict "model_list" $list "litellm_settings" (dict "num_retries" 2 "request_timeout" 300) "general_settings" (dict "master_key" "os.environ/LITELLM_MASTER_KEY")) -}}
+{{- toYaml (dict "model_list" $list "litellm_settings" (dict "num_retries" 2 "request_timeout" 300 "callbacks" (list "prometheus")) "general_settings" (dict "master_key" "os.environ/LITELLM_MASTER_KEY")) -}}
 {{- end }}
