@@ -11,8 +11,8 @@
 #   TAG           by default the chart's appVersion
 #   BUILD_FLAGS   more flags, such as --no-cache
 #
-# Every file in a layer carries the time of the commit, so that a second build gives the same layers;
-# see docs/images.md. pip's settings and the certificates of this machine are shown to the build as
+# Every file in a layer carries one fixed time, so that a second build gives the same layers, and a
+# commit that changes nothing in a layer leaves it as it is; see docs/images.md. pip's settings and the certificates of this machine are shown to the build as
 # secrets and end up in no layer.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -24,7 +24,8 @@ die() {
 
 : "${IMAGE_PREFIX:=docker.io/library/}" "${BUILDER:=}" "${BUILD_FLAGS:=}"
 : "${TAG:=$(awk '$1 == "appVersion:" { gsub("\"", "", $2); print $2 }' charts/synapse/Chart.yaml)}"
-: "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || echo 0)}"
+: "${SOURCE_DATE_EPOCH:=1580601600}" # 2020-02-02, which the wheel's builder takes as well
+created="${CREATED:-$(git log -1 --format=%cI 2>/dev/null || echo unknown)}"
 revision="${REVISION:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}"
 export SOURCE_DATE_EPOCH
 
@@ -46,7 +47,8 @@ build() { # build NAME DOCKERFILE CONTEXT
   local image="${IMAGE_PREFIX}synapse-$1:$TAG" started=$SECONDS
   local -a flags=(--file "$2" --tag "$image" "${secret_flags[@]}"
     --label "org.opencontainers.image.version=$TAG"
-    --label "org.opencontainers.image.revision=$revision")
+    --label "org.opencontainers.image.revision=$revision"
+    --label "org.opencontainers.image.created=$created")
   # BUILD_FLAGS may be several words.
   # shellcheck disable=SC2086
   if [[ "$BUILDER" == docker ]]; then

@@ -22,9 +22,9 @@ else
   name="${1:-gateway}"
   images=()
   # One commit twice, whatever happens to the working tree meanwhile.
-  SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)"
   REVISION="$(git rev-parse HEAD)"
-  export SOURCE_DATE_EPOCH REVISION
+  CREATED="$(git log -1 --format=%cI)"
+  export REVISION CREATED
   mkdir "$work/tree"
   git archive "$REVISION" | tar -xf - -C "$work/tree"
   for turn in first second; do
