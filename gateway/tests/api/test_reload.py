@@ -1,0 +1,120 @@
+"""A new configuration under traffic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from synapse_gateway.config.load import Dialect, Loaded
+from synapse_gateway.config.settings import Backend, Breaker, Model, Target
+from synapse_gateway.errors import ConfigError
+from synapse_gateway.routing.breaker import BreakerState
+from synapse_gateway.testing import FaultyUpstream, scripts, wire
+from synapse_gateway.testing.wire import Ending
+from tests.api.support import CHAT, LONG, request, scene, until
+
+if TYPE_CHECKING:
+    from synapse_gateway.config.settings import Settings
+    from tests.api.support import Scene
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def apply(stage: Scene, settings: Settings) -> None:
+    stage.running.runtime.apply(Loaded(settings, "0" * 64, Dialect.NATIVE))
+
+
+def current(stage: Scene) -> Settings:
+    return stage.running.runtime.gateway.state.table.settings
+
+
+def elsewhere(settings: Settings, url: str) -> Settings:
+    """Return the settings with `m` at another backend and the old one gone."""
+    model = Model(targets=(Target(backend="other"),), timeouts=LONG)
+    other = Backend(url=url, probe_interval=3600.0)
+    return msgspec.structs.replace(settings, backends={"other": other}, models={"m": model})
+
+
+async def test_a_stream_under_way_finishes_on_the_old_table() -> None:
+    async with scene() as stage, FaultyUpstream() as other:
+        stage.upstream.queue(scripts.held())
+        async with wire.open_stream(stage.url, CHAT, {**ASK, "stream": True}) as stream:
+            await stream.next_chunk()
+            apply(stage, elsewhere(current(stage), other.url))
+
+            new = await wire.post(stage.url, CHAT, ASK)
+            assert new.header("x-synapse-backend") == "other"
+
+            stage.upstream.gate("go").set()
+            answer = await stream.read_rest()
+        assert (answer.ending, answer.events()[-1]) == (Ending.COMPLETE, "[DONE]")
+        assert answer.header("x-synapse-backend") == "b"
+        assert (len(stage.upstream.requests), len(other.requests)) == (1, 1)
+        await stage.upstream.connections[-1].closed_by_peer.wait()
+
+
+async def test_a_request_that_waits_to_fail_over_does_so_on_the_old_table() -> None:
+    async with scene() as stage, FaultyUpstream() as second, FaultyUpstream() as other:
+        both = Model(
+            targets=(Target(backend="b"), Target(backend="second", order=2)), timeouts=LONG
+        )
+        backends = {**current(stage).backends, "second": Backend(url=second.url)}
+        apply(stage, msgspec.structs.replace(current(stage), backends=backends, models={"m": both}))
+
+        def fails_late(request: object) -> list[scripts.Step]:
+            return [scripts.Hold(), scripts.Close()]
+
+        stage.upstream.queue(fails_late)
+        line = await stage.connect()
+        line.send(request())
+        await stage.upstream.seen(1)
+        apply(stage, elsewhere(current(stage), other.url))
+        stage.upstream.gate("go").set()
+        answer = await line.answer()
+        assert answer.header("x-synapse-backend") == "second"
+        assert other.requests == []
+
+
+async def test_a_breaker_survives_when_its_backend_is_unchanged() -> None:
+    async with scene(breaker=Breaker(failures=1, cool_down=3600.0)) as stage:
+        stage.upstream.queue(scripts.status(500))
+        assert (await wire.post(stage.url, CHAT, ASK)).status == 502
+        before = current(stage)
+        apply(
+            stage,
+            msgspec.structs.replace(before, models={**before.models, "n": before.models["m"]}),
+        )
+        [state] = stage.running.runtime.gateway.state.table.models["m"].states
+        assert state.breaker.state is BreakerState.OPEN
+        assert (await wire.post(stage.url, CHAT, ASK)).status == 503
+
+        changed = msgspec.structs.replace(before.backends["b"], max_waiting=7)
+        apply(stage, msgspec.structs.replace(before, backends={"b": changed}))
+        assert (await wire.post(stage.url, CHAT, ASK)).status == 200
+
+
+async def test_a_configuration_that_cannot_be_used_changes_nothing() -> None:
+    async with scene() as stage:
+        before = stage.running.runtime.gateway.state
+        needy = msgspec.structs.replace(current(stage).backends["b"], api_key_env="NOT_SET")
+        with pytest.raises(ConfigError, match=r"backends\.b\.api_key_env"):
+            apply(stage, msgspec.structs.replace(current(stage), backends={"b": needy}))
+        assert stage.running.runtime.gateway.state is before
+        assert (await wire.post(stage.url, CHAT, ASK)).status == 200
+
+
+async def test_callers_who_wait_look_again_on_a_reload() -> None:
+    async with scene(target=Target(backend="b", max_in_flight=1)) as stage:
+        stage.upstream.queue(scripts.held(after=0))
+        first, second = await stage.connect(), await stage.connect()
+        first.send(request())
+        await stage.upstream.seen(1)
+        second.send(request())
+        waiting = stage.running.runtime.waiting
+        await until(lambda: list(waiting.lengths()) == [("m", 1)])
+        apply(stage, current(stage))
+        assert list(waiting.lengths()) == [("m", 1)], "the cap has not changed"
+        stage.upstream.gate("go").set()
+        assert (await first.answer()).status == (await second.answer()).status == 200
