@@ -118,8 +118,7 @@ class Run:
         for service in services:
             try:
                 restore_patch(service)  # refuses before anything of it is touched
-                self._await_pods(service)
-                self._restore(service)
+                self._restore(service, has_pods=self._await_pods(service))
             except Refusal as error:
                 refused.append(str(error))
         self._sweep()
@@ -213,12 +212,14 @@ class Run:
         if replicas_of(scaled) != was:
             self._done(f"{name_of(workload)}: {was} -> {replicas_of(scaled)} replicas")
 
-    def _await_pods(self, service: Object) -> None:
+    def _await_pods(self, service: Object) -> bool:
+        """Wait until a pod is ready; return whether there is to be any."""
         namespace = service["metadata"]["namespace"]
+        wanted: list[Object] = []
 
         def ready() -> bool:
             all_there = (w for kind in WORKLOADS for w in self._kube.list(kind, namespace))
-            wanted = [w for w in all_there if leads_to(service, w) and replicas_of(w)]
+            wanted[:] = [w for w in all_there if leads_to(service, w) and replicas_of(w)]
             return not wanted or any(_is_ready(workload) for workload in wanted)
 
         if not self._until(ready, self._options.timeout):
@@ -226,11 +227,14 @@ class Run:
                 f"{name_of(service)}: none of its pods is ready after {self._options.timeout:g} s; "
                 "its name still leads to the gateway; find out why, and run --undo again"
             )
+        return bool(wanted)
 
-    def _restore(self, service: Object) -> None:
+    def _restore(self, service: Object, *, has_pods: bool) -> None:
         namespace, name = key_of(service)
         keeper = address_service(service)
         if keeper is not None and self._exists(keeper):
+            if has_pods:
+                self._has_endpoints(namespace, keeper["metadata"]["name"])
             self._bridge(namespace, keeper["metadata"]["name"], name)
             self._kube.delete(keeper)
         try:
@@ -314,19 +318,23 @@ class Run:
     def _await_endpoints(self, namespace: str, service: str) -> None:
         """Let the bridge stand until the Service has endpoints of its own."""
         bridge = self._bridges_of(namespace, service)
-        selector = f"{SLICE_SERVICE}={service},{SLICE_MANAGER}={CONTROLLER}"
-
-        def programmed() -> bool:
-            slices = self._kube.list("EndpointSlice", namespace, selector)
-            return any(found.get("endpoints") for found in slices)
-
         if not bridge:
             return
-        if not self._until(programmed, min(ENDPOINTS_WAIT, self._options.timeout)):
+        if not self._has_endpoints(namespace, service):
             self._say(f"Service {namespace}/{service}: has no endpoints of its own yet; kept ours")
             return
         for made in bridge:
             self._kube.delete(made)
+
+    def _has_endpoints(self, namespace: str, service: str) -> bool:
+        """Wait a little for the endpoints that the controller writes; False if there are none."""
+        selector = f"{SLICE_SERVICE}={service},{SLICE_MANAGER}={CONTROLLER}"
+
+        def written() -> bool:
+            slices = self._kube.list("EndpointSlice", namespace, selector)
+            return any(found.get("endpoints") for found in slices)
+
+        return self._until(written, min(ENDPOINTS_WAIT, self._options.timeout))
 
     def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
         start = self._now()
