@@ -151,7 +151,9 @@ class Attempt:
 
     def _phase_of(self, kind: bytes) -> _Phase:
         form = self.form
-        if kind in _STREAMED and form.dialect is not None:
+        # a stream that nobody asked for is no JSON answer, and its caller could not read it
+        wanted = self._request.stream or not form.expects_json
+        if kind in _STREAMED and form.dialect is not None and wanted:
             dialect = form.dialect()
             largest = self._limits.max_event_bytes
             if form.reader is not None:
@@ -359,4 +361,4 @@ class Attempt:
         self._record.last_byte = self._last
         self._deadlines.discard(self)
         if not whole and self._connection is not None:
-            self._connection.leave()
+            self._connection.leave(self)
