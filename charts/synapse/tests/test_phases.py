@@ -136,3 +136,14 @@ def test_every_template_of_the_chart_is_rendered_by_some_scenario() -> None:
         relative = path.relative_to(CHART)
         if relative.name != "validate.yaml":
             assert f"# Source: synapse/{relative}" in rendered, relative
+
+
+def test_argo_cd_moves_the_name_after_the_gateway_and_waits_for_no_download() -> None:
+    waves = {
+        name_of(one).rpartition("-")[0] if one["kind"] == "Job" else name_of(one): int(
+            one["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", "0")
+        )
+        for one in manifests(PHASES[2])
+    }
+    assert waves["Service/ollama"] > waves["Deployment/synapse-gateway"]
+    assert waves["Job/ollama-pull"] == max(waves.values())
