@@ -127,7 +127,10 @@ class _Reader:
         if self._head < 0:
             self._head = start
             # where a part's data begins is told by no callback when there is none
-            self._start = self._end = data.index(b"\r\n\r\n", start) + 4
+            end_of_head = data.find(b"\r\n\r\n", start)
+            if end_of_head < 0:
+                raise InvalidRequest("The form data breaks off.", code="invalid_form")
+            self._start = self._end = end_of_head + 4
         self._field += data[start:end]
 
     def _on_header_value(self, data: bytes, start: int, end: int) -> None:
