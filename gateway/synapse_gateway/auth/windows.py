@@ -7,6 +7,8 @@ counted is forgotten after 61 s at the latest.
 
 from __future__ import annotations
 
+from array import array
+
 BUCKETS = 61
 """Seconds that count: 60, and the one that the window's beginning falls into."""
 
@@ -22,7 +24,7 @@ class Window:
 
     def __init__(self) -> None:
         self.total = 0
-        self._amounts = [0] * BUCKETS
+        self._amounts = array("q", bytes(8 * BUCKETS))
         self._second = 0
 
     def advance(self, second: int) -> int:
@@ -50,7 +52,7 @@ class Window:
 
     def _forget(self, passed: int) -> None:
         if passed >= BUCKETS:
-            self._amounts = [0] * BUCKETS
+            self._amounts = array("q", bytes(8 * BUCKETS))
             self.total = 0
             return
         for second in range(self._second + 1, self._second + passed + 1):

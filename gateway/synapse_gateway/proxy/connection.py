@@ -132,9 +132,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = None
         self._shut()
 
-    def leave(self) -> None:
-        """Give up what is under way; a connection whose answer was read whole stays open."""
-        if self._receiver is not None:
+    def leave(self, receiver: Receiver) -> None:
+        """Give up this receiver's request if it is under way.
+
+        A connection whose answer was read whole stays open, and may be another's by now.
+        """
+        if self._receiver is receiver:
             self.abort()
 
     def pause(self) -> None:

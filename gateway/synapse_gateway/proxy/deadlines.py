@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Protocol
 
 _log = logging.getLogger(__name__)
-TICK = 0.02
+TICK = 0.05
 """Seconds between two looks; how much later than asked a deadline may strike."""
 
 

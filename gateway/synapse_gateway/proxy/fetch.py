@@ -72,7 +72,7 @@ class BackendHttp:
         async with asyncio.timeout(timeout):
             try:
                 # a connection of its own: a probe tells whether new ones can be made
-                connection = await self._upstream.pool.connect(timeout)
+                connection = await self._upstream.pool.connect(timeout, keep=False)
             except ConnectFailed as failed:
                 raise ConnectionError(failed.outcome.value) from failed
             collector = _Collector()
@@ -80,4 +80,4 @@ class BackendHttp:
                 connection.send(head, body, collector)
                 return await collector.done
             finally:
-                connection.leave()
+                connection.leave(collector)

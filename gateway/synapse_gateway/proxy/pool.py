@@ -93,23 +93,25 @@ class Pool:
             return connection
         return None
 
-    async def connect(self, timeout: float) -> UpstreamConnection:
+    async def connect(self, timeout: float, *, keep: bool = True) -> UpstreamConnection:
         """Open a connection.
 
         Args:
             timeout: Seconds until it must stand, TLS included.
+            keep: Whether it stays open for further requests.
 
         Raises:
             ConnectFailed: It does not.
         """
         address = self.address
+        on_idle = self._on_idle if keep else UpstreamConnection.abort
         server_name = None
         if address.tls is not None:
             server_name = address.tls.server_name or address.host
         try:
             async with asyncio.timeout(timeout):
                 _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self._on_idle, self._on_closed),
+                    lambda: UpstreamConnection(on_idle, self._on_closed),
                     address.host,
                     address.port,
                     ssl=self._ssl,
@@ -133,8 +135,13 @@ class Pool:
         if self._closing or len(self._idle) >= MAX_IDLE:
             connection.abort()
             return
-        connection.idle_since = monotonic()
+        connection.idle_since = now = monotonic()
         self._idle[connection] = None
+        # the one used last is taken first, so one that nobody needs any more is at the front
+        oldest = next(iter(self._idle))
+        if oldest.idle_since < now - MAX_IDLE_SECONDS:
+            del self._idle[oldest]
+            oldest.abort()
 
     def _on_closed(self, connection: UpstreamConnection) -> None:
         self._idle.pop(connection, None)

@@ -391,7 +391,7 @@ def test_an_idle_connection_that_closes_tells_its_pool_only() -> None:
 def test_leaving_a_response_under_way_closes_and_says_nothing_more() -> None:
     wire = Wire()
     wire.feed(CHUNKED[:60])
-    wire.connection.leave()
+    wire.connection.leave(wire.receiver)
     assert wire.transport.aborted
     wire.connection.data_received(CHUNKED[60:])
     wire.close()
@@ -401,8 +401,30 @@ def test_leaving_a_response_under_way_closes_and_says_nothing_more() -> None:
 def test_leaving_after_the_end_keeps_the_connection() -> None:
     wire = Wire()
     wire.feed(SIZED)
-    wire.connection.leave()
+    wire.connection.leave(wire.receiver)
     assert wire.reusable
+
+
+def test_leaving_late_does_not_touch_the_request_that_has_the_connection_by_now() -> None:
+    wire = Wire()
+    before = wire.receiver
+    wire.feed(SIZED)
+    next_one = type(before)()
+    wire.connection.send(b"POST / HTTP/1.1\r\n\r\n", b"", next_one)
+    wire.connection.leave(before)
+    assert not wire.transport.aborted
+    wire.connection.data_received(SIZED)
+    assert next_one.endings == before.endings
+
+
+def test_leaving_does_not_end_the_next_request_on_the_connection() -> None:
+    wire = Wire()
+    wire.feed(SIZED)
+    again = Recorder()
+    wire.connection.send(b"HEAD\r\n\r\n", b"", again)
+    wire.connection.leave(wire.receiver)
+    wire.feed(SIZED)
+    assert again.endings == ["end"]
 
 
 @pytest.mark.parametrize("callback", ["on_head", "on_body"])
