@@ -9,6 +9,7 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import openai
 import pytest
 
 from synapse_gateway import app
@@ -149,3 +150,24 @@ async def open_breakers(url: str) -> int:
     metrics = await wire.metrics(url)
     states = (metrics.value("synapse_breaker_state", backend=name) for name in ("first", "second"))
     return sum(state == 2 for state in states)
+
+
+async def test_the_official_client_raises_where_a_stream_broke_off() -> None:
+    async with deployment(Limits()) as both:
+        both.first.script = scripts.broken(2, then=scripts.Close())
+        async with openai.AsyncOpenAI(
+            base_url=f"{both.url}/v1", api_key="any", max_retries=0
+        ) as client:
+            stream = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
+            heard = []
+
+            async def listen() -> None:
+                async for chunk in stream:
+                    heard.append(chunk.choices[0].delta.content or "")
+
+            with pytest.raises(openai.APIError) as caught:
+                await listen()
+        assert "".join(heard) == "alpha beta"
+        assert caught.value.code == "stream_cut"
