@@ -12,8 +12,8 @@
 #   BUILD_FLAGS   more flags, such as --no-cache
 #
 # Every file in a layer carries one fixed time, so that a second build gives the same layers, and a
-# commit that changes nothing in a layer leaves it as it is; see docs/images.md. pip's settings and the certificates of this machine are shown to the build as
-# secrets and end up in no layer.
+# commit that changes nothing in a layer leaves it as it is; see docs/images.md. pip's settings and
+# the certificates of this machine are shown to the build as secrets and end up in no layer.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import yaml
+from hack.tests.containers import PODMAN, containers_conf, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ class Compose:
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=120)
 
     def podman(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["podman", *arguments]
+        command = [PODMAN, *arguments]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, env=self.environ
         )
@@ -78,6 +78,11 @@ class Compose:
         if name is None or self.podman("image", "exists", own).returncode != 0:
             pytest.skip(f"no image {image}; run: hack/images/build.sh {name or ''}, make images")
         return own
+
+    def exit_code(self, service: str) -> int:
+        """How a stopped service ended; 137 is a process that did not hear SIGTERM."""
+        name = f"{self.project}_{service}_1"
+        return int(self.podman("inspect", "--format", "{{.State.ExitCode}}", name).stdout)
 
     def logs(self) -> str:
         """What every container said last."""
@@ -114,20 +119,6 @@ class Compose:
         pytest.fail(f"not within {START_SECONDS:.0f} s: {what}\n{self.logs()}")
 
 
-def containers_conf(folder: Path) -> Path:
-    """Settings of podman that a machine without systemd or without CAP_SYS_RESOURCE needs.
-
-    podman raises a container's limits above its own; crun refuses a mix of cgroups v1 and v2.
-    """
-    lines = ["[containers]", 'default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]']
-    lines += ["[engine]", 'cgroup_manager = "cgroupfs"']
-    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        lines.append('runtime = "runc"')
-    path = folder / "containers.conf"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -136,12 +127,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
-    programs = ("podman", "podman-compose", "runc")
-    missing = [name for name in programs if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"needs the Debian packages {', '.join(missing)}")
-    if os.geteuid() != 0:
-        pytest.skip("podman without root is not set up here; run as root")
+    if reason := missing("podman", "podman-compose", "runc"):
+        pytest.skip(reason)
     compose = Compose(tmp_path_factory.mktemp("compose"))
     try:
         compose.run("up", "-d")
@@ -195,9 +182,16 @@ def test_a_caller_without_the_key_is_refused(compose: Compose) -> None:
 
 def test_a_stopped_engine_is_replaced_and_taken_back(compose: Compose) -> None:
     compose.run("stop", "-t", "5", "llama-router")
+    assert compose.exit_code("llama-router") == 0
     answer = compose.chat()
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-synapse-backend"] == "ollama"
     assert answer.headers["x-synapse-fallback"]
     compose.run("start", "llama-router")
     compose.wait_until("llama.cpp again", lambda: answered_by(compose) == "llama-router")
+
+
+@pytest.mark.parametrize("service", ["synapse-gateway", "piper-tts", "whisper-stt"])
+def test_a_server_that_is_asked_to_stop_does(compose: Compose, service: str) -> None:
+    compose.run("stop", "-t", "30", service)
+    assert compose.exit_code(service) == 0, compose.logs()
