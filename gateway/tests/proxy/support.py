@@ -179,7 +179,8 @@ class FakeConnection:
     def resume(self) -> None:
         self.reading = True
 
-    def leave(self) -> None:
+    def leave(self, receiver: Receiver) -> None:
+        assert receiver is self.receiver
         self.left = True
 
 

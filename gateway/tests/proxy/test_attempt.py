@@ -160,13 +160,21 @@ async def test_a_form_may_name_reader_and_content_type(clock: Clock) -> None:
     assert trial.caller.header(b"content-type") == b"application/x-ndjson"
 
 
-async def test_a_stream_that_nobody_reads_passes_as_it_is(clock: Clock) -> None:
-    trial = Trial(clock, stream=True, dialect=None)
+async def test_a_stream_of_an_unknown_kind_passes_as_it_is(clock: Clock) -> None:
+    trial = Trial(clock, stream=True, dialect=None, expects_json=False)
     trial.head()
     trial.body(b"data: hal")
     assert trial.caller.body == b"data: hal"
     trial.attempt.on_end()
     assert (trial.caller.ending, trial.outcome) == ("finished", Outcome.OK)
+
+
+async def test_a_stream_where_json_was_asked_for_is_malformed(clock: Clock) -> None:
+    trial = Trial(clock, dialect=None)
+    trial.head()
+    trial.body(WORDS + DONE)
+    trial.attempt.on_end()
+    assert (trial.outcome, trial.caller.status) == (Outcome.MALFORMED, 0)
 
 
 async def test_a_compressed_answer_passes_as_it_is(clock: Clock) -> None:
@@ -508,6 +516,7 @@ async def test_a_connection_that_answers_as_it_is_asked_needs_no_deadline(clock:
 
     class Dead(FakeConnection):
         def send(self, head: bytes, body: bytes, receiver: Any) -> None:
+            self.receiver = receiver
             receiver.on_broken(Broken.STALE)
 
     dead: Any = Dead()

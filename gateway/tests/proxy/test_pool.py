@@ -173,6 +173,22 @@ async def test_one_that_was_idle_for_too_long_is_closed(bench: Bench) -> None:
     assert not old.usable
 
 
+async def test_one_that_nobody_needs_any_more_is_closed_by_the_next(bench: Bench) -> None:
+    first, second = await bench.used(), await bench.used()
+    bench.clock.now += MAX_IDLE_SECONDS + 1
+    third = await bench.used()
+    assert [each.usable for each in (first, second, third)] == [False, True, True]
+    assert bench.pool.take() is third
+
+
+async def test_one_that_is_not_to_be_kept_is_closed(bench: Bench) -> None:
+    connection = await bench.pool.connect(5.0, keep=False)
+    connection.send(REQUEST, b"{}", Recorder())
+    connection.data_received(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert not connection.usable
+    assert bench.pool.take() is None
+
+
 async def test_one_that_the_backend_closes_is_forgotten(bench: Bench) -> None:
     connection = await bench.used()
     connection.connection_lost(None)
