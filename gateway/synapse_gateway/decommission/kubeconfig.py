@@ -167,10 +167,11 @@ def _entry(path: Path, config: Mapping[str, Any], kind: str, key: str, name: str
 
 
 def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: Path) -> ssl.SSLContext:
-    tls = ssl.create_default_context()
     authority = _pem(cluster, "certificate-authority", folder)
-    if authority:
-        tls = ssl.create_default_context(cadata=authority)
+    try:
+        tls = ssl.create_default_context(cadata=authority or None)
+    except ssl.SSLError:
+        raise Refusal("kubeconfig: certificate-authority must be a certificate in PEM") from None
     if cluster.get("insecure-skip-tls-verify"):
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE

@@ -64,10 +64,19 @@ class ApiServer:
 
     def __init__(self, folder: Path, etcd: str, server: str) -> None:
         self.folder = folder
+        self._started: list[Process] = []
         self._certificates()
+        try:
+            self._start(etcd, server)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, etcd: str, server: str) -> None:
+        folder = self.folder
         store, peer, port = free_port(), free_port(), free_port()
         listen = f"http://127.0.0.1:{store}"
-        self._etcd = Process(
+        database = Process(
             "etcd",
             [
                 etcd,
@@ -79,11 +88,12 @@ class ApiServer:
             store,
             folder / "etcd.log",
         )
-        self._etcd.wait_ready("/health")
+        self._started.append(database)
+        database.wait_ready("/health")
         tokens = folder / "tokens.csv"
         tokens.write_text(f'{ADMIN},admin,1,"system:masters"\n{MOVER},mover,2\n', encoding="utf-8")
         self.url = f"https://127.0.0.1:{port}"
-        self._server = Process(
+        api = Process(
             "kube-apiserver",
             [
                 server,
@@ -94,8 +104,8 @@ class ApiServer:
                 f"--tls-private-key-file={folder}/server.key",
                 f"--client-ca-file={folder}/ca.crt",
                 f"--token-auth-file={tokens}",
-                f"--service-account-key-file={folder}/server.key",
-                f"--service-account-signing-key-file={folder}/server.key",
+                f"--service-account-key-file={folder}/accounts.key",
+                f"--service-account-signing-key-file={folder}/accounts.key",
                 "--service-account-issuer=https://kubernetes.default.svc",
                 "--service-cluster-ip-range=10.96.0.0/16",
                 "--authorization-mode=RBAC",
@@ -107,7 +117,8 @@ class ApiServer:
             port,
             folder / "kube-apiserver.log",
         )
-        self._wait_ready()
+        self._started.append(api)
+        self._wait_ready(api)
 
     def _certificates(self) -> None:
         def openssl(*arguments: str) -> None:
@@ -118,8 +129,9 @@ class ApiServer:
                 capture_output=True,
             )
 
-        new = ("-newkey", "rsa:2048", "-nodes")
+        new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
         openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca")
+        openssl("genrsa", "-out", "accounts.key", "2048")
         for name, subject in (
             ("server", "/CN=kube-apiserver"),
             ("admin", "/O=system:masters/CN=a"),
@@ -132,18 +144,19 @@ class ApiServer:
                 *("-CAcreateserial", "-out", f"{name}.crt", "-days", "30", "-extfile", "san"),
             )
 
-    def _wait_ready(self) -> None:
+    def _wait_ready(self, api: Process) -> None:
         tls = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
         asked = urllib.request.Request(  # noqa: S310 - https, to loopback
             f"{self.url}/readyz", headers={"Authorization": f"Bearer {ADMIN}"}
         )
 
         def ready() -> bool | None:
+            assert api._process.poll() is None, f"kube-apiserver: {api.log.read_text()[-2000:]}"
             with suppress(OSError), urllib.request.urlopen(asked, context=tls, timeout=5):  # noqa: S310
                 return True
             return None
 
-        until(ready, f"kube-apiserver ({self.folder}/kube-apiserver.log)", 180)
+        until(ready, f"kube-apiserver ({api.log})", 180)
 
     def kubeconfig(self, **user: str) -> Path:
         """Write a kubeconfig whose user has these fields; return its path."""
@@ -163,8 +176,8 @@ class ApiServer:
         return Kube(from_kubeconfig(self.kubeconfig(**(user or {"token": ADMIN}))))
 
     def stop(self) -> None:
-        self._server.stop()
-        self._etcd.stop()
+        for process in reversed(self._started):
+            process.stop()
 
 
 class Controllers(threading.Thread):
@@ -178,7 +191,7 @@ class Controllers(threading.Thread):
         """Whether pods become ready."""
 
     def run(self) -> None:
-        while not self._stopped.wait(0.05):
+        while not self._stopped.wait(0.1):
             # Objects come and go between a list and a write, as in any cluster.
             with suppress(KubeError):
                 self._round()

@@ -88,8 +88,13 @@ class Place:
 
 @pytest.fixture
 def place(
-    api_server: ApiServer, kube: Kube, controllers: Controllers, gateway_url: str
+    api_server: ApiServer,
+    kube: Kube,
+    controllers: Controllers,
+    gateway_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Place]:
+    monkeypatch.setattr("synapse_gateway.decommission.run.POLL", 0.05)
     number = next(_numbers)
     made = Place(
         kube=kube,
@@ -161,6 +166,79 @@ def test_undo_puts_everything_back_to_the_letter(running: Place, capsys: Output)
     capsys.readouterr()
     assert running.run("--undo") == 0
     assert "nothing was left to undo" in capsys.readouterr().out
+
+
+def test_undo_can_be_looked_at_first(running: Place, capsys: Output) -> None:
+    assert running.run("--apply") == 0
+    before = running.snapshot()
+    capsys.readouterr()
+    assert running.run("--undo", "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert f"Deployment {running.app}/ollama: back to 2 replicas" in shown
+    assert f"Service {running.app}/ollama: its name leads to its own pods again" in shown
+    assert running.snapshot() == before
+
+
+def test_the_pods_are_stopped_when_the_drain_is_over(
+    running: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, str, int]] = []
+
+    def sleep(seconds: float) -> None:
+        service_type = running.spec("Service")["type"]
+        seen.append((seconds, service_type, running.spec("Deployment")["replicas"]))
+
+    monkeypatch.setattr("synapse_gateway.commands.decommission.time.sleep", sleep)
+    assert running.run("--apply", "--drain", "3600") == 0
+    drain = [entry for entry in seen if entry[0] > 1]
+    assert len(drain) == 1
+    assert 3000 < drain[0][0] <= 3600
+    assert drain[0][1:] == ("ExternalName", 2)
+    assert running.spec("Deployment")["replicas"] == 0
+
+
+def test_only_what_the_labels_choose_is_moved(
+    running: Place, ollama: Callable[..., Models]
+) -> None:
+    running.create(
+        service("chosen", running.app, port=11434, selector={"app": "b"}, labels={"move": "yes"}),
+        workload("b", running.app, labels={"app": "b"}),
+    )
+    running.instance(ollama("llama3.1"), "chosen")
+    assert running.run("--apply", "--selector", "move=yes") == 0
+    assert running.spec("Service", "chosen")["type"] == "ExternalName"
+    assert running.spec("Service")["type"] == "ClusterIP"
+    assert running.spec("Deployment")["replicas"] == 2
+    assert running.run("--undo", "--selector", "move=yes") == 0
+    assert running.spec("Service", "chosen")["type"] == "ClusterIP"
+    assert running.spec("Deployment", "b")["replicas"] == 2
+
+
+def test_every_namespace_is_looked_through_if_none_is_named(running: Place, capsys: Output) -> None:
+    where = ["--kubeconfig", running.kubeconfig, "--gateway-url", running.gateway_url]
+    service_name = ["--gateway-service", f"synapse-gateway.{running.infra}"]
+    cli.main(["decommission", *where, *service_name, *running.urls, "--output", "json"])
+    found = json.loads(capsys.readouterr().out)["instances"]
+    assert (running.app, "ollama") in [(i["namespace"], i["service"]) for i in found]
+
+
+def test_a_change_between_the_plan_and_its_execution_is_not_overwritten(
+    running: Place, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synapse_gateway.commands import decommission as command  # noqa: PLC0415
+
+    def plan_and_then_change(*arguments: Any) -> Any:
+        plan = make_plan(*arguments)
+        ports = [{"name": "http", "port": 11434}, {"name": "metrics", "port": 9090}]
+        running.patch("Service", {"spec": {"ports": ports}})
+        return plan
+
+    make_plan = command.make_plan
+    monkeypatch.setattr(command, "make_plan", plan_and_then_change)
+    assert running.run("--apply") == 1
+    assert "was changed by others since the plan was made" in capsys.readouterr().err
+    assert running.spec("Service")["type"] == "ClusterIP"
+    assert running.spec("Deployment")["replicas"] == 2
 
 
 def test_a_second_apply_changes_nothing(running: Place, capsys: Output) -> None:
