@@ -22,6 +22,7 @@ def install(*names: str) -> subprocess.CompletedProcess[str]:
         ("kubectl", ["version", "--client"], "Client Version: v1."),
         ("promtool", ["--version"], "promtool, version "),
         ("prometheus", ["--version"], "prometheus, version "),
+        ("etcd", ["--version"], "etcd Version: 3."),
         ("redis-server", ["--version"], "Redis server v="),
         ("kubernetes-validate", ["-c", "import kubernetes_validate; print('here')"], "here"),
     ],
