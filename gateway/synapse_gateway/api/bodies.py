@@ -195,6 +195,18 @@ def text_of(content: Raw | UnsetType | None) -> tuple[str, bool]:
     return "\n".join(texts), images
 
 
+def refuse_other_spellings(body: bytes) -> None:
+    """Refuse a `Model` beside `model`: Ollama, as every reader by Go's JSON package, takes the last
+    of them whatever its letter case, so a key could reach a model that it may not see.
+
+    Raises:
+        InvalidRequest: There is one.
+    """
+    for name in _decode_members(body):
+        if name != "model" and name.lower() == "model":
+            raise InvalidRequest(f"{name}: is written model", param=name, code="unknown_field")
+
+
 def with_fields(body: bytes, fields: dict[str, Any]) -> bytes:
     """Return a JSON object with some fields replaced or added, every other byte for byte."""
     members = _decode_members(body)

@@ -78,6 +78,8 @@ def prepare_ollama(
         translated, only_ollama = error.request, error
     except OllamaRequestError as error:
         raise _as_request_error(error) from None
+    if caller.exact is not None:
+        bodies.refuse_other_spellings(call.body)
     capability = _CAPABILITIES.get(translated.path) or _REPLY_CAPABILITIES[translated.reply]
     try:
         route = resolver.resolve(translated.model, "", capability, None)

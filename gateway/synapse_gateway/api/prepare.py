@@ -146,6 +146,8 @@ def prepare_json(
         raise UnsupportedMedia("Content-Type: must be application/json.")
     assert route.body is not None  # noqa: S101 - multipart routes are prepared elsewhere
     parsed = bodies.parse(route.body, body)
+    if caller.exact is not None:
+        bodies.refuse_other_spellings(body)
     chats = isinstance(parsed, bodies.Chat | bodies.Messages | bodies.Responses)
     model = resolver.resolve(
         parsed.model,

@@ -108,6 +108,16 @@ def test_the_same_holds_for_ollamas_api(stack: Stack) -> None:
         assert small.post("/api/show", json={"model": "all-minilm"}).status_code == 404
 
 
+@pytest.mark.parametrize("path", [CHAT, "/api/chat"])
+def test_a_second_model_in_other_letters_does_not_slip_through(
+    anybody: httpx.Client, path: str
+) -> None:
+    body = {**BODY, "Model": "all-minilm"}
+    answer = anybody.post(path, json=body, headers={"x-api-key": "sk-small"})
+    assert answer.status_code == 400
+    assert "Model: " in answer.text
+
+
 def test_requests_a_minute_end_with_a_429_and_the_time_to_come_back(stack: Stack) -> None:
     with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="sk-few", max_retries=0) as few:
         for _ in range(2):
