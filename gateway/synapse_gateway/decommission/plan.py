@@ -117,6 +117,8 @@ def make_plan(kube: Kube, options: Options, key: str = "") -> Plan:
     )
     listing, chosen = read(kube, options, services, target)
     instances = find_instances(listing, target, options.image, chosen)
+    if not instances:
+        return Plan(target=target, instances=())
     blockers = []
     if not _has_endpoints(kube, target):
         blockers.append(f"Service {target.namespace}/{target.name} has no endpoint that is ready")

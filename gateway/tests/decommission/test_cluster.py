@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from synapse_gateway import cli
-from synapse_gateway.decommission import Kube, KubeError, changes
+from synapse_gateway.decommission import Kube, KubeError, changes, make_plan
 from tests.decommission.cluster import MOVER, ApiServer, Controllers, Models
 from tests.decommission.conftest import KEY
 from tests.decommission.objects import Object, namespace, policy, service, workload
@@ -222,23 +222,50 @@ def test_every_namespace_is_looked_through_if_none_is_named(running: Place, caps
     assert (running.app, "ollama") in [(i["namespace"], i["service"]) for i in found]
 
 
-def test_a_change_between_the_plan_and_its_execution_is_not_overwritten(
-    running: Place, capsys: Output, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from synapse_gateway.commands import decommission as command  # noqa: PLC0415
+def after_the_plan(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
+    """Let others change something between the plan and its execution."""
 
     def plan_and_then_change(*arguments: Any) -> Any:
         plan = make_plan(*arguments)
-        ports = [{"name": "http", "port": 11434}, {"name": "metrics", "port": 9090}]
-        running.patch("Service", {"spec": {"ports": ports}})
+        change()
         return plan
 
-    make_plan = command.make_plan
-    monkeypatch.setattr(command, "make_plan", plan_and_then_change)
+    monkeypatch.setattr("synapse_gateway.commands.decommission.make_plan", plan_and_then_change)
+
+
+def test_a_change_between_the_plan_and_its_execution_is_not_overwritten(
+    running: Place, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = [{"name": "http", "port": 11434}, {"name": "metrics", "port": 9090}]
+    change = {"spec": {"ports": ports}}
+    after_the_plan(monkeypatch, lambda: running.patch("Service", change))
     assert running.run("--apply") == 1
     assert "was changed by others since the plan was made" in capsys.readouterr().err
     assert running.spec("Service")["type"] == "ClusterIP"
     assert running.spec("Deployment")["replicas"] == 2
+
+
+def test_a_change_of_what_does_not_count_is_no_conflict(
+    running: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = {"metadata": {"annotations": {"seen": "1"}}}
+    after_the_plan(monkeypatch, lambda: running.patch("Service", change))
+    assert running.run("--apply") == 0
+    assert running.get("Service")["metadata"]["annotations"]["seen"] == "1"
+
+
+def test_a_service_that_is_deleted_after_the_plan_is_named(
+    running: Place, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_the_plan(monkeypatch, lambda: running.kube.delete(running.get("Service")))
+    assert running.run("--apply") == 1
+    assert f"Service {running.app}/ollama was deleted by others" in capsys.readouterr().err
+    assert running.spec("Deployment")["replicas"] == 2
+
+
+def test_a_namespace_without_an_ollama_has_nothing_to_move(place: Place, capsys: Output) -> None:
+    assert place.run("--apply") == 0
+    assert "No Ollama instance in other namespaces." in capsys.readouterr().out
 
 
 def test_a_second_apply_changes_nothing(running: Place, capsys: Output) -> None:
@@ -446,7 +473,7 @@ def test_a_stateful_set_with_a_headless_service_moves_and_comes_back(
     assert place.snapshot() == before
 
 
-def test_a_status_that_was_written_meanwhile_is_no_conflict(running: Place) -> None:
+def test_a_patch_made_from_an_older_version_is_refused(running: Place) -> None:
     stale = running.get("Deployment")
     running.patch("Deployment", {"metadata": {"annotations": {"seen": "1"}}})
     with pytest.raises(KubeError) as conflict:

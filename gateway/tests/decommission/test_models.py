@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
@@ -16,7 +18,7 @@ from synapse_gateway.decommission.models import (
     by_url,
     missing_models,
 )
-from tests.real.stack import free_port
+from tests.real.stack import ROOT, Process, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +49,25 @@ def test_an_alias_of_the_gateway_is_a_model_it_has(gateway_url: str) -> None:
     gateway = Ollama("the gateway", by_url(gateway_url))
     assert "llama3.1:8b" not in gateway.tags()
     assert missing_models(["llama3.1:8b", "phi4"], gateway) == ("phi4",)
+
+
+def test_a_real_ollama_is_understood(tmp_path: Path) -> None:
+    asked = [ROOT / "hack" / "build-ollama.sh", "--path"]
+    binary = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    if not Path(binary).exists():
+        pytest.skip("Ollama's engine is missing; hack/build-ollama.sh builds it")
+    port = free_port()
+    environment = {"OLLAMA_HOST": f"127.0.0.1:{port}", "HOME": str(tmp_path)}
+    environment["OLLAMA_MODELS"] = str(tmp_path / "models")
+    engine = Process("ollama", [binary, "serve"], environment, port, tmp_path / "log")
+    try:
+        engine.wait_ready("/api/version")
+        real = Ollama("ollama", by_url(engine.url))
+        assert real.tags() == ()
+        assert not real.knows("phi4")
+        assert missing_models(["phi4"], real) == ("phi4",)
+    finally:
+        engine.stop()
 
 
 def test_what_does_not_answer_is_named() -> None:
