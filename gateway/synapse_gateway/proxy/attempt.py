@@ -151,9 +151,9 @@ class Attempt:
 
     def _phase_of(self, kind: bytes) -> _Phase:
         form = self.form
-        # a stream that nobody asked for is no JSON answer, and its caller could not read it
-        wanted = self._request.stream or not form.expects_json
-        if kind in _STREAMED and form.dialect is not None and wanted:
+        # a stream that the translation did not ask for is not what it can translate
+        readable = self._request.stream or form.refused is None
+        if kind in _STREAMED and form.dialect is not None and readable:
             dialect = form.dialect()
             largest = self._limits.max_event_bytes
             if form.reader is not None:
