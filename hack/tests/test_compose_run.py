@@ -136,6 +136,8 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
         yield compose
     finally:
         compose.run("down", "-v", "-t", "5")
+        # podman-compose leaves it behind.
+        compose.podman("network", "rm", f"{compose.project}_default")
         compose.http.close()
 
 

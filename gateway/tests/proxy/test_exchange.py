@@ -894,7 +894,7 @@ def test_no_retry_after_does_any_harm(value: bytes) -> None:
 
 
 def test_a_date_ahead_is_so_many_seconds() -> None:
-    ahead = format_datetime(NOW + timedelta(seconds=3600), usegmt=True).encode()
+    ahead = format_datetime(datetime.now(UTC) + timedelta(seconds=3600), usegmt=True).encode()
     assert parse_retry_after([(b"retry-after", ahead)]) == pytest.approx(3600, abs=60)
 
 
