@@ -6,6 +6,7 @@ This is the design's failover table at work; what each outcome leads to is in `r
 from __future__ import annotations
 
 import asyncio
+from asyncio import sleep
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import monotonic
@@ -179,7 +180,7 @@ class Exchange:
         self._leave_queue()
         pause = BACK_OFF[min(self._repeats, len(BACK_OFF) - 1)]
         self._repeats += 1
-        await asyncio.sleep(min(pause, max(0.0, self._request.deadline - monotonic())))
+        await sleep(min(pause, max(0.0, self._request.deadline - monotonic())))
         now = monotonic()
         candidate = self._choose(now, self._useless).candidate
         if candidate is not None:

@@ -61,7 +61,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def sleeping(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asyncio, "sleep", clock.sleep)
+    monkeypatch.setattr(module, "sleep", clock.sleep)
 
 
 def targets(names: str) -> tuple[Target, ...]:
@@ -849,8 +849,7 @@ async def test_who_backs_off_holds_nobody_up(clock: Clock, monkeypatch: pytest.M
     crowd.scene.script("a", REFUSED)
     await crowd.ask("first")
     await crowd.ask("second")
-    real = asyncio.sleep
-    monkeypatch.setattr(asyncio, "sleep", lambda seconds: back_off(seconds) if seconds else real(0))
+    monkeypatch.setattr(module, "sleep", back_off)
     await crowd.free()
     assert crowd.served == ["second"]
     released.set()
