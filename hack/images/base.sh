@@ -5,7 +5,6 @@ set -euo pipefail
 
 image=docker.io/library/debian:trixie-slim
 suite=trixie
-: "${DEBIAN_MIRROR:=http://deb.debian.org/debian}"
 
 die() {
   echo "hack/images/base.sh: $*" >&2
@@ -27,7 +26,7 @@ echo "no registry answers: making $image with debootstrap" >&2
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 root="$work/root"
-debootstrap --variant=minbase "$suite" "$root" "$DEBIAN_MIRROR" >"$work/log" 2>&1 ||
+debootstrap --variant=minbase "$suite" "$root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/log" 2>&1 ||
   { tail -n 20 "$work/log" >&2; die "debootstrap failed"; }
 
 # What the published slim image leaves out, now and when packages are added to it.
