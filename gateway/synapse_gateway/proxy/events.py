@@ -54,6 +54,9 @@ class EventCutter:
         """
         if self.rest:
             data = self.rest + data
+        elif data.find(b"\n\n") == len(data) - 2 >= 0 and b"\r" not in data:
+            # one whole event a read is the rule
+            return [_parse_lf(data)]
         if b"\r" not in data:
             parts = data.split(b"\n\n")
             self.rest = parts.pop()
