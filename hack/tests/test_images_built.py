@@ -15,10 +15,11 @@ VERSION = CHART.split("appVersion:")[1].split()[0].strip('"')
 # Megabytes of 10^6 bytes that an image may take; docs/images.md says what takes them.
 SIZES = {"gateway": 190, "llama-cpp": 370, "piper-tts": 520, "whisper-stt": 680}
 FORBIDDEN = """
-import importlib.util, os, pathlib, shutil
+import importlib.util, os, pathlib, pwd, shutil
 tools = [name for name in ("pip", "pip3", "gcc", "cc", "make", "git", "curl") if shutil.which(name)]
 tools += [name for name in ("pip", "setuptools", "hatchling") if importlib.util.find_spec(name)]
-places = ("/etc/pip.conf", "/run/secrets", "/build", "/tools", "/root/.cache")
+cache = os.path.join(pwd.getpwuid(0).pw_dir, ".cache")
+places = ("/etc/pip.conf", "/run/secrets", "/build", "/tools", cache)
 print(tools + [place for place in places if os.path.exists(place)])
 """
 BYTECODE = """
