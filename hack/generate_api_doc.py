@@ -49,7 +49,7 @@ Ollama's API (`/api/*`) is passed through to an Ollama, and translated for every
 
 `{"error": {"message", "type", "param", "code"}}`; under `/v1/messages` with `"type": "error"`
 beside it, and under `/api/` as Ollama has it, `{"error": "sentence"}`. A message never names a
-backend's address.
+backend's address. A backend's own refusal of the request (400, 422 ...) is passed on in its words.
 
 """
 

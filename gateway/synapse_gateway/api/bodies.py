@@ -215,4 +215,24 @@ def with_fields(body: bytes, fields: dict[str, Any]) -> bytes:
     return msgspec.json.encode(members)
 
 
+def refuse_several_of_nothing(body: Completion) -> None:
+    """Refuse an empty prompt that should be continued in several ways: llama.cpp (tried as
+    xllamacpp 2026.10.11549) never answers it, and the slots that it took stay taken for good.
+
+    Raises:
+        InvalidRequest: It is one.
+    """
+    prompt = body.prompt
+    if (body.n or 1) > 1 and (
+        not prompt or (isinstance(prompt, list) and not all(map(_says, prompt)))
+    ):
+        raise InvalidRequest(
+            "prompt: must not be empty where n is more than 1", param="prompt", code="empty_prompt"
+        )
+
+
+def _says(part: str | int | list[int]) -> bool:
+    return isinstance(part, int) or bool(part)
+
+
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -27,6 +27,9 @@ _ERRORS = {
     "503": "No backend is available, or all are full; see Retry-After.",
     "504": "The backends did not answer in time.",
 }
+_REFUSED_BY_BACKENDS = ("400", "413", "415", "422", "4XX")
+"""Statuses that a backend's own refusal of the request can have."""
+_REFUSED = "The backend refuses the request; its own words."
 _ERROR_SCHEMA = {
     "type": "object",
     "required": ["error"],
@@ -40,6 +43,18 @@ _ERROR_SCHEMA = {
                 "param": {"type": ["string", "null"]},
                 "code": {"type": ["string", "null"]},
             },
+        }
+    },
+}
+_REFUSAL_SCHEMA = {
+    "type": "object",
+    "description": "A backend's own words, passed on as they are; or the gateway's `Error`.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message"],
+            "properties": {"message": {"type": "string"}},
         }
     },
 }
@@ -92,6 +107,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Error"] = _ERROR_SCHEMA
+    schemas["Refusal"] = _REFUSAL_SCHEMA
     schemas["OllamaError"] = _OLLAMA_ERROR_SCHEMA
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -109,6 +125,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _add_errors(operation, "OllamaError" if path.startswith("/api/") else "Error")
+    for path in OPENAI_ROUTES:
+        responses = document["paths"][path]["post"]["responses"]
+        for status in _REFUSED_BY_BACKENDS:
+            responses[status] = _error(_ERRORS.get(status, _REFUSED), "Refusal")
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     return document
@@ -189,10 +209,12 @@ def _add_errors(operation: dict[str, Any], schema: str) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     for status, text in _ERRORS.items():
-        responses[status] = {
-            "description": text,
-            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
-        }
+        responses[status] = _error(text, schema)
+
+
+def _error(text: str, schema: str) -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{schema}"}
+    return {"description": text, "content": {"application/json": {"schema": reference}}}
 
 
 def page(document: dict[str, Any]) -> str:

@@ -148,6 +148,8 @@ def prepare_json(
     parsed = bodies.parse(route.body, body)
     if caller.exact is not None:
         bodies.refuse_other_spellings(body)
+    if isinstance(parsed, bodies.Completion):
+        bodies.refuse_several_of_nothing(parsed)
     chats = isinstance(parsed, bodies.Chat | bodies.Messages | bodies.Responses)
     model = resolver.resolve(
         parsed.model,

@@ -109,6 +109,27 @@ def test_a_field_that_cannot_be_is_named(http: httpx.Client, tail: bytes, param:
     assert error["message"].startswith(f"{param}: ")
 
 
+@pytest.mark.parametrize("prompt", ['""', "[]", '[""]', "[[]]", '["hi", ""]', "[[1], []]"])
+def test_several_continuations_of_nothing_are_refused(http: httpx.Client, prompt: str) -> None:
+    body = f'{{"model": "m", "n": 2, "prompt": {prompt}}}'
+    answer = http.post("/v1/completions", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "prompt"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"model": "m", "n": 2, "prompt": "hi"}',
+        '{"model": "m", "n": 2, "prompt": [0, 0]}',
+        '{"model": "m", "n": 1, "prompt": ""}',
+        '{"model": "m", "prompt": [[]]}',
+    ],
+)
+def test_one_continuation_of_nothing_is_served(http: httpx.Client, body: str) -> None:
+    assert http.post("/v1/completions", content=body).status_code == 200
+
+
 @pytest.mark.parametrize(
     "tail",
     [

@@ -6,27 +6,18 @@ nothing hangs. Every answer conforms to what the document declares.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
-import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
-from synapse_gateway.api.ollama import OLLAMA_ROUTES
 from synapse_gateway.api.routes import OPENAI_ROUTES
 from synapse_gateway.proxy.dialects import AudioDialect
 from tests.contract.conftest import NAMES
+from tests.contract.generated import MODES, OPERATIONS, assert_no_server_error, explore, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
+    import requests
     from schemathesis import Case
     from schemathesis.schemas import BaseSchema
 
@@ -37,21 +28,9 @@ pytestmark = [
         "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
     ),
 ]
-TIMEOUT = 20.0
-"""Seconds after which a request counts as hung."""
-CONFORMANCE = [status_code_conformance, content_type_conformance, response_schema_conformance]
-CATALOGUE = [
-    *("/health", "/livez", "/readyz", "/metrics"),
-    *("/v1/models", "/v1/models/{model}", "/api/tags", "/api/ps", "/api/version"),
-]
-OPERATIONS = [
-    *(("post", path) for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES, "/api/show")),
-    *(("get", path) for path in CATALOGUE),
-]
 UNSTREAMED = {
     path for path, route in OPENAI_ROUTES.items() if route.dialect in {None, AudioDialect}
 }
-MODES = {"right": GenerationMode.POSITIVE, "wrong": GenerationMode.NEGATIVE}
 each = pytest.mark.parametrize(
     ("method", "path", "kind"),
     [
@@ -65,12 +44,12 @@ each = pytest.mark.parametrize(
 
 @pytest.fixture(scope="session")
 def healthy_schema(healthy: str) -> BaseSchema:
-    return schemathesis.openapi.from_url(f"{healthy}/openapi.json")
+    return load(healthy)
 
 
 @pytest.fixture(scope="session")
 def faulty_schema(faulty: str) -> BaseSchema:
-    return schemathesis.openapi.from_url(f"{faulty}/openapi.json")
+    return load(faulty)
 
 
 def test_every_operation_is_tried(healthy_schema: BaseSchema) -> None:
@@ -86,60 +65,33 @@ def test_every_operation_is_tried(healthy_schema: BaseSchema) -> None:
 def test_no_input_makes_a_gateway_with_healthy_backends_fail(
     healthy_schema: BaseSchema, method: str, path: str, kind: str
 ) -> None:
-    def statuses(status: int) -> bool:
-        return status < 500
-
-    explore(healthy_schema, method, path, kind, statuses)
+    explore(
+        healthy_schema, method, path, kind, aim=partial(aim, path), judge=assert_no_server_error
+    )
 
 
 @each
 def test_faulty_backends_show_as_what_the_contract_names(
     faulty_schema: BaseSchema, method: str, path: str, kind: str
 ) -> None:
-    def statuses(status: int) -> bool:
-        return status < 500 or status in {502, 503, 504}
+    def judge(response: requests.Response) -> None:
+        status = response.status_code
+        assert status < 500 or status in {502, 503, 504}, f"{status} {response.text[:500]}"
 
-    opaque = {path for path, route in OPENAI_ROUTES.items() if not route.expects_json}
-    explore(faulty_schema, method, path, kind, statuses, opaque)
-
-
-def explore(
-    schema: BaseSchema,
-    method: str,
-    path: str,
-    kind: str,
-    allowed: Callable[[int], bool],
-    opaque: Collection[str] = (),
-) -> None:
-    """Send what hypothesis makes of an operation's schema."""
-
-    @settings(
-        max_examples=25,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.explicit, Phase.generate],
+    route = OPENAI_ROUTES.get(path)
+    explore(
+        faulty_schema,
+        method,
+        path,
+        kind,
+        aim=partial(aim, path),
+        judge=judge,
+        # sound that has begun cannot end with an error event
+        may_break_off=route is not None and not route.expects_json,
     )
-    @given(case=schema[path][method].as_strategy(generation_mode=MODES[kind]))
-    def send(case: Case[Any]) -> None:
-        aim(case, path)
-        try:
-            response = case.call(timeout=TIMEOUT)
-        except requests.exceptions.ChunkedEncodingError:
-            # sound that has begun cannot end with an error event: it breaks off
-            assert path in opaque
-            return
-        reached.append("x-synapse-attempts" in response.headers)
-        assert allowed(response.status_code), f"{response.status_code} {response.text[:500]}"
-        case.validate_response(response, checks=CONFORMANCE)
-
-    reached: list[bool] = []
-    send()
-    assert any(reached) or kind == "wrong" or path not in {*OPENAI_ROUTES, *OLLAMA_ROUTES}
 
 
-def aim(case: Case[Any], path: str) -> None:
+def aim(path: str, case: Case[Any]) -> None:
     """Name a model that there is: most random names would go no further."""
     body = case.body
     if isinstance(body, dict) and isinstance(body.get("model", ""), str | None):

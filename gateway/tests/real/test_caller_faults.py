@@ -71,6 +71,12 @@ def test_a_chat_that_cannot_be_is_a_400_and_opens_no_breaker(
             EMBEDDINGS, {"model": "smollm2", "input": "a"}, "cannot do", id="embedding-on-chat"
         ),
         pytest.param(
+            "/v1/completions",
+            {"model": "smollm2", "prompt": "", "n": 3, "max_tokens": 1},
+            "must not be empty",
+            id="several-continuations-of-nothing",
+        ),
+        pytest.param(
             "/v1/rerank",
             {"model": "smollm2", "query": "a", "documents": ["b"]},
             "cannot do",
