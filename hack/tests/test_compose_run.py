@@ -85,11 +85,11 @@ class Compose:
         return int(self.podman("inspect", "--format", "{{.State.ExitCode}}", name).stdout)
 
     def logs(self) -> str:
-        """What every container said last."""
-        names = self.podman("ps", "-a", "--format", "{{.Names}}").stdout.split()
-        mine = [name for name in names if name.startswith(self.project)]
-        said = ((name, self.podman("logs", "--tail", "15", name)) for name in mine)
-        return "\n".join(f"== {name}\n{one.stdout}{one.stderr}" for name, one in said)
+        """How every container is, and what it said last."""
+        lines = self.podman("ps", "-a", "--format", "{{.Names}} {{.Status}}").stdout.splitlines()
+        mine = [line for line in lines if line.startswith(self.project)]
+        said = ((line, self.podman("logs", "--tail", "15", line.split()[0])) for line in mine)
+        return "\n".join(f"== {line}\n{one.stdout}{one.stderr}" for line, one in said)
 
     def chat(self) -> httpx.Response:
         question = [{"role": "user", "content": "Say hello."}]
