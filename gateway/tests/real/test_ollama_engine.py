@@ -11,17 +11,17 @@ import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import ollama
 import pytest
+
+from tests.real.stack import free_port, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,24 +37,6 @@ LONG = {"temperature": 0, "num_predict": 400, "num_thread": 1}
 STORY = [{"role": "user", "content": "Write a long story about a river."}]
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T | None], what: str, seconds: float = 60) -> T:
-    """Ask a real process again and again until it has an answer."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (found := condition()) is not None:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: nothing after {seconds} s")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Server:
