@@ -35,12 +35,21 @@ switched() {
   return 1
 }
 
+# any_of COMPONENT ...: whether VALUES enables one of them; prints the line for the first if it does not.
+any_of() {
+  local component
+  for component in "$@"; do
+    switched "$component" 2>/dev/null && return
+  done
+  switched "$1"
+}
+
 need_values
 case "${1:-}" in
   "") ;;
   ollama) switched ollama || exit 1 ;;
-  llm) switched llama-router || exit 1 ;;
-  stt) switched whisper-stt 2>/dev/null || switched speaches 2>/dev/null || switched whisper-stt || exit 1 ;;
+  llm) any_of llama-router vllm sglang tensorrt-llm || exit 1 ;;
+  stt) any_of whisper-stt speaches || exit 1 ;;
   speaker) switched pyannote-speaker || exit 1 ;;
   audio) switched deepfilter-audio || exit 1 ;;
   terminal-feed-bus) switched terminal-feed-redis || exit 1 ;;
@@ -50,7 +59,7 @@ esac
 # selector_of: which pods a manifest of the Service `ollama` on standard input selects
 selector_of() {
   awk '/^  selector:/ { inside = 1; next } inside && /^  [a-z]/ { exit }
-    inside && $1 == "app.kubernetes.io/name:" { print $2; exit }'
+    inside && $1 == "app.kubernetes.io/name:" { gsub(/"/, "", $2); print $2; exit }'
 }
 
 now="$(k get service ollama -o yaml 2>/dev/null | selector_of || true)"

@@ -2,7 +2,7 @@
 # What the chart's scripts share. Sourced, never run.
 #
 #   KUBECTL, HELM   commands, of several words if need be ("ssh forge sudo kubectl")
-#   helm_here       a Helm of this machine, for rendering: HELM if it is one, else the pinned one
+#   helm_here       a Helm of this machine, for rendering: HELM if it is one word, else the pinned one
 #   die SENTENCE    exit code 1 with a sentence
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 chart=charts/synapse
@@ -46,26 +46,32 @@ render() {
 }
 
 # upgrade [FLAG ...]: install or upgrade the release. A Helm on another machine (HELM="ssh ...") gets
-# the packed chart and the values file through its own connection.
+# the packed chart and the values file through its own connection, in a folder of its own there.
 upgrade() {
   value_flags
-  local command="${HELM:-helm}"
-  local target="$chart"
-  if [[ "$command" == *" "* ]]; then
-    local prefix="${command% *}" work
+  local command="${HELM:-helm}" target="$chart" elsewhere="" status=0
+  local prefix="${command% *}"
+  if [[ "$(basename "${command%% *}")" == ssh ]]; then
+    local work
     work="$(mktemp -d)"
     helm_here package "$chart" --destination "$work" >/dev/null
     # shellcheck disable=SC2086
-    $prefix tee /tmp/synapse-chart.tgz <"$work"/synapse-*.tgz >/dev/null
+    elsewhere="$($prefix mktemp -d)"
+    [[ "$elsewhere" == /*/* ]] || die "HELM: \`$prefix mktemp -d\` made no folder (it printed: $elsewhere)"
     # shellcheck disable=SC2086
-    $prefix tee /tmp/synapse-values.yaml <"$VALUES" >/dev/null
+    $prefix tee "$elsewhere/chart.tgz" <"$work"/synapse-*.tgz >/dev/null
+    # shellcheck disable=SC2086
+    $prefix tee "$elsewhere/values.yaml" <"$VALUES" >/dev/null
     rm -rf "$work"
-    target=/tmp/synapse-chart.tgz
-    flags[1]=/tmp/synapse-values.yaml
-  elif ! command -v "$command" >/dev/null; then
+    target="$elsewhere/chart.tgz"
+    flags[1]="$elsewhere/values.yaml"
+  elif [[ "$command" != *" "* ]] && ! command -v "$command" >/dev/null; then
     command="$(hack/tools/install.sh helm4)"
   fi
   # shellcheck disable=SC2086
   $command upgrade --install "$RELEASE" "$target" --namespace "$NAMESPACE" --create-namespace \
-    "${flags[@]}" "$@"
+    "${flags[@]}" "$@" || status=$?
+  # shellcheck disable=SC2086
+  [[ -z "$elsewhere" ]] || $prefix rm -r "$elsewhere"
+  return $status
 }

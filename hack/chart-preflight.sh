@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "$0")/chart-lib.sh"
 
 # shellcheck disable=SC2119
-rendered="$(render)"
+rendered="$(render | tr -d '"')" # names are quoted
 # What is there already must not be lost: only what is missing is made.
 # shellcheck disable=SC2086
 $KUBECTL get namespace "$NAMESPACE" >/dev/null 2>&1 || $KUBECTL create namespace "$NAMESPACE"

@@ -165,6 +165,12 @@ def test_a_service_that_is_the_gateways_already_needs_one_step(machine: Machine)
             id="absent",
         ),
         pytest.param(
+            "deploy-stt",
+            "values/phase1.yaml",
+            "values/phase1.yaml does not switch whisper-stt on; add to it:",
+            id="none-of-several",
+        ),
+        pytest.param(
             "deploy-terminal-feed-bus",
             "values/phase1.yaml",
             "values/phase1.yaml:13: terminal-feed-redis.enabled is false; change that line",
@@ -191,6 +197,10 @@ def test_a_component_that_is_on_is_deployed(machine: Machine, target: str) -> No
     assert any(call.startswith("helm-recorded upgrade") for call in machine.calls())
 
 
+def test_any_engine_of_a_kind_will_do(machine: Machine) -> None:
+    assert machine.make("deploy-llm", VALUES="values/phase2.yaml").returncode == 0
+
+
 def test_secrets_with_a_placeholder_are_refused(machine: Machine, tmp_path: Path) -> None:
     done = machine.make("deploy-gateway-secrets")
     assert done.returncode != 0
@@ -206,13 +216,31 @@ def test_secrets_with_a_placeholder_are_refused(machine: Machine, tmp_path: Path
 def test_a_helm_elsewhere_gets_the_packed_chart_and_the_values(
     machine: Machine, tmp_path: Path
 ) -> None:
-    """HELM="ssh forge sudo helm": here `env` stands for the way there."""
+    """HELM="ssh forge sudo helm"; this `ssh` runs the command here."""
+    ssh = machine.bin / "ssh"
+    ssh.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+    ssh.chmod(0o755)
     remote = machine.bin / "helm-recorded"
-    done = machine.make("deploy", VALUES="values/phase1.yaml", HELM=f"env {remote}")
+    temporary = tmp_path / "elsewhere"
+    temporary.mkdir()
+    done = machine.make(
+        "deploy",
+        VALUES="values/phase1.yaml",
+        HELM=f"{ssh} forge env TMPDIR={temporary} {remote}",
+    )
     assert done.returncode == 0, done.stderr
     (upgrade,) = [call for call in machine.calls() if "upgrade" in call]
-    assert "/tmp/synapse-chart.tgz" in upgrade  # noqa: S108 - of the other machine
-    assert "--values /tmp/synapse-values.yaml" in upgrade
+    assert re.search(rf"{temporary}/[^ /]+/chart.tgz --namespace", upgrade)
+    assert re.search(rf"--values {temporary}/[^ /]+/values.yaml", upgrade)
+    assert not list(temporary.iterdir()), "nothing is left behind there"
+
+
+def test_a_helm_with_flags_of_its_own_is_run_here(machine: Machine) -> None:
+    helm = f"{machine.bin / 'helm-recorded'} --kube-context=lab"
+    done = machine.make("deploy", VALUES="values/phase1.yaml", HELM=helm)
+    assert done.returncode == 0, done.stderr
+    (upgrade,) = [call for call in machine.calls() if "upgrade" in call]
+    assert "--kube-context=lab upgrade --install synapse charts/synapse" in upgrade
 
 
 def test_clean_lists_what_is_lost_and_wants_the_name(machine: Machine) -> None:

@@ -150,6 +150,7 @@ def release(machines: Machines, remote: Path, *settings: str) -> subprocess.Comp
 def test_what_is_deployed_is_the_digest_of_the_push(machines: Machines, tmp_path: Path) -> None:
     remote = tmp_path / "remote"
     remote.mkdir()
+    (remote / ".synapse-release").touch()
     (remote / "left-behind").write_text("of an earlier release")
     done = release(machines, remote, "GATEWAY_REMOTE_TAG=v7")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -163,6 +164,26 @@ def test_what_is_deployed_is_the_digest_of_the_push(machines: Machines, tmp_path
     assert f"images.registry={machines.registry}/ai" in call
     assert (remote / "charts" / "synapse" / "Chart.yaml").is_file()
     assert not (remote / "left-behind").exists()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(
+    machines: Machines, tmp_path: Path
+) -> None:
+    remote = tmp_path / "home"
+    remote.mkdir()
+    (remote / "thesis").write_text("years of work")
+    done = release(machines, remote)
+    assert done.returncode != 0
+    assert f"{remote} on root@127.0.0.1 holds something else; name another" in done.stderr
+    assert (remote / "thesis").read_text() == "years of work"
+    assert not machines.record.exists()
+
+
+@pytest.mark.parametrize("folder", ["/", ".", "..", "a/../.."])
+def test_a_folder_that_is_none_of_its_own_is_refused(machines: Machines, folder: str) -> None:
+    done = release(machines, Path("x"), f"REMOTE_DIR={folder}")
+    assert done.returncode != 0
+    assert "REMOTE_DIR: must be a folder of its own" in done.stderr
 
 
 def test_the_tag_is_the_time_unless_one_is_named(machines: Machines, tmp_path: Path) -> None:
