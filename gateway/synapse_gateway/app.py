@@ -24,10 +24,12 @@ from synapse_gateway.auth.keys import KeyRing, check_exposure
 from synapse_gateway.auth.limits import LocalLimiter
 from synapse_gateway.auth.shared_limits import RedisLimiter
 from synapse_gateway.backends import adapter
+from synapse_gateway.backends.downloads import DEADLINE, Downloads
 from synapse_gateway.backends.prober import Prober
 from synapse_gateway.config import load_for_serving
 from synapse_gateway.config.load import Dialect, Loaded
 from synapse_gateway.config.reload import ConfigWatcher
+from synapse_gateway.config.settings import Backend, BackendType
 from synapse_gateway.errors import ConfigError
 from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.fetch import BackendHttp
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from synapse_gateway.auth.limits import Limiter
-    from synapse_gateway.backends.base import Probe
+    from synapse_gateway.backends.base import Probe, Reply
     from synapse_gateway.config.options import ServeOptions
     from synapse_gateway.config.settings import Settings
     from synapse_gateway.telemetry.logs import AccessLog
@@ -97,6 +99,7 @@ class Runtime:
             self._shared.on_change(self.metrics.redis_up)
             self._limiter = RedisLimiter(self._shared, instance, self.metrics.rate_limited)
         self.prober = Prober(self._http_for, self._report, shared=self._shared)
+        self.downloads = Downloads(self._get, self.fleet.take_downloads)
         self.gateway: Gateway = None  # type: ignore[assignment]  # set by start
 
     async def start(self, settings: Settings, config_hash: str) -> None:
@@ -132,10 +135,12 @@ class Runtime:
         if isinstance(self._limiter, RedisLimiter):
             await self._limiter.start()
         self.prober.adopt(self.fleet.backends)
+        self.downloads.watch(settings.downloads)
         await self.prober.first_look()
 
     async def stop(self) -> None:
         """Stop what runs in the background."""
+        await self.downloads.stop()
         await self.prober.stop()
         if isinstance(self._limiter, RedisLimiter):
             await self._limiter.stop()
@@ -163,6 +168,7 @@ class Runtime:
         self._limiter.retain(parts.ring.names)
         self._note_table(table)
         self.prober.adopt(self.fleet.backends)
+        self.downloads.watch(loaded.settings.downloads)
         self.metrics.config_loaded(loaded.hash, time.time())
         self.waiting.notify()
         _log.info("configuration %s is in use", loaded.hash[:12])
@@ -199,6 +205,13 @@ class Runtime:
 
     def _http_for(self, name: str) -> BackendHttp:
         return BackendHttp(self.gateway.state.upstreams.of(name))
+
+    async def _get(self, url: str) -> Reply:
+        kind = BackendType.OPENAI_COMPATIBLE
+        upstream = Upstream(
+            Backend(url=url), adapter(kind), None, self.telemetry.outgoing_traceparent
+        )
+        return await BackendHttp(upstream).request("GET", "/", timeout=DEADLINE)
 
     def _report(self, name: str, probe: Probe) -> None:
         if self.fleet.report(name, probe):

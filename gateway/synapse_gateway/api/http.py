@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
@@ -19,7 +20,10 @@ from synapse_gateway.api.openapi import describe, page
 from synapse_gateway.api.routes import OPENAI_ROUTES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from synapse_gateway.api.gateway import Gateway
+    from synapse_gateway.backends.downloads import Download
     from synapse_gateway.routing.fleet import BackendState
 
 JSON = "application/json"
@@ -93,7 +97,8 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/health", tags=["health"], summary="Say how every backend is, for people.")
     async def health() -> dict[str, Any]:
         backends = {
-            name: _backend_health(backend) for name, backend in gateway.fleet.backends.items()
+            name: _backend_health(backend, gateway.fleet.downloads.get(name))
+            for name, backend in gateway.fleet.backends.items()
         }
         good = sum(entry["status"] in {"healthy", "asleep"} for entry in backends.values())
         status = "healthy"
@@ -122,7 +127,9 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
         return Response(body, media_type=None, headers={"content-type": kind})
 
 
-def _backend_health(backend: BackendState) -> dict[str, Any]:
+def _backend_health(
+    backend: BackendState, downloads: Mapping[str, Download] | None
+) -> dict[str, Any]:
     if backend.asleep:
         status = "asleep"
     elif backend.up is None:
@@ -139,6 +146,8 @@ def _backend_health(backend: BackendState) -> dict[str, Any]:
     }
     if backend.waiting is not None:
         entry["waiting"] = backend.waiting
+    if downloads:
+        entry["downloads"] = msgspec.to_builtins(downloads)
     return entry
 
 

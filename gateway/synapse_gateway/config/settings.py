@@ -359,6 +359,9 @@ class Settings(_Section, frozen=True):
     """Worker group file whose groups and keys are added; relative to the configuration file."""
     limits: Limits = Limits()
     """Bounds that hold for every request."""
+    downloads: Url | None = None
+    """Where the progress of model downloads is told, for `/health`: every address of the host is
+    asked for a JSON object, as the chart's downloads answer with (`backends/downloads.py`)."""
 
     def as_plain(self) -> dict[str, Any]:
         """Return the tree as plain values, defaults left out; equal trees give equal values."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from synapse_gateway.backends.base import Adapter, DiscoveredModel, Probe
+    from synapse_gateway.backends.downloads import Download
     from synapse_gateway.config import settings
 
 THROTTLE_BACKOFF = 5.0
@@ -149,7 +150,13 @@ class Fleet:
 
     def __init__(self) -> None:
         self.backends: dict[str, BackendState] = {}
+        self.downloads: dict[str, dict[str, Download]] = {}
+        """Weights on their way to backends, by the model's name; for people."""
         self._targets: dict[tuple[str, str], TargetState] = {}
+
+    def take_downloads(self, found: dict[str, dict[str, Download]]) -> None:
+        """Take over what is being downloaded now."""
+        self.downloads = found
 
     def adopt(self, backends: dict[str, BackendState]) -> None:
         """Replace the set of backends; targets of those that are gone go with them."""
