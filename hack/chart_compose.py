@@ -45,6 +45,8 @@ MEBIBYTES = {"Mi": 1, "Gi": 1024}
 
 def short(text: str) -> str:
     """Cluster names of Services, cut to what compose resolves."""
+    # One service downloads, so it stands for the name that leads to all of them.
+    text = text.replace("//model-downloads.", "//ollama-pull.")
     return text.replace(f".{NAMESPACE}.svc.cluster.local", "")
 
 

@@ -49,13 +49,22 @@ so a component that is missing here is missing everywhere, and a test says so.
 {{- $_ := set $catalog $name $entry -}}
 {{- end -}}
 {{- end -}}
-{{- range $instance, $own := $values.vllm.instances -}}
+{{- range $instance, $own := fromYaml (include "synapse.vllmInstances" .) -}}
 {{- $external := ($own | default dict).external | default dict -}}
 {{- if or $values.vllm.enabled $external.url -}}
 {{- $_ := set $catalog (printf "vllm-%s" $instance) (dict "key" "vllm" "component" "vllm" "instance" $instance "type" "vllm" "service" (printf "vllm-%s" $instance) "port" 8001 "containerPort" 8000 "device" "gpu" "external" $external "metrics" (dict "port" 8000 "path" "/metrics") "downloads" true) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $catalog -}}
+{{- end }}
+
+{{- define "synapse.vllmInstances" -}}
+{{- /* {root}: YAML map. `helm lint` leaves a null in that the other commands take out. */ -}}
+{{- $found := dict -}}
+{{- range $instance, $own := .root.Values.vllm.instances -}}
+{{- if not (kindIs "invalid" $own) }}{{ $_ := set $found $instance $own }}{{ end -}}
+{{- end -}}
+{{- toYaml $found -}}
 {{- end }}
 
 {{- define "synapse.vllm" -}}

@@ -5,7 +5,7 @@ GPU engines that serve one model: what their arguments are made of.
                                                    target on this backend
   synapse.gpuShare        {root, target, gpus}     share of a card for weights and KV cache, 0.01 to
                                                    0.99; empty where the card or the figure is unknown
-  synapse.huggingFaceEnv  {root}                   HF_TOKEN from the Secret, if one is named
+  synapse.huggingFaceEnv  {root}                   HF_ENDPOINT, and HF_TOKEN from the Secret
   synapse.engineCacheEnv  {}                       where an engine writes, under one volume
 */}}
 {{- define "synapse.onlyTarget" -}}
@@ -27,9 +27,12 @@ GPU engines that serve one model: what their arguments are made of.
 {{- end }}
 
 {{- define "synapse.huggingFaceEnv" -}}
+{{- if ne .root.Values.huggingFace.endpoint "https://huggingface.co" }}
+- {name: HF_ENDPOINT, value: {{ .root.Values.huggingFace.endpoint | quote }}}
+{{- end }}
 {{- with .root.Values.huggingFace.tokenSecret }}
 - name: HF_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.root.Values.huggingFace.tokenKey }}}}
+  valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: {{ $.root.Values.huggingFace.tokenKey | quote }}}}
 {{- end }}
 {{- end }}
 

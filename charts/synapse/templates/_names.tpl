@@ -11,8 +11,8 @@ carry no release prefix: one release to a namespace.
 */}}
 
 {{- define "synapse.selectorLabels" -}}
-app.kubernetes.io/name: {{ .name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ .name | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- end }}
 
 {{- define "synapse.labels" -}}

@@ -45,8 +45,8 @@ network/policies.yaml makes the policies from it, the annotation synapse.io/edge
 {{- if and $entry.metrics $v.monitoring.scrape -}}
 {{- $edges = append $edges (dict "from" "@prometheus" "to" $name "port" (int $entry.metrics.port) "why" "metrics") -}}
 {{- end -}}
-{{- if and $entry.downloads (eq (include "synapse.downloadsNow" (dict "root" $root "name" $name "entry" $entry)) "true") -}}
-{{- $edges = append $edges (dict "from" $name "to" "@downloads" "port" 443 "why" "model weights") -}}
+{{- range fromYamlArray (include "synapse.downloadPorts" (dict "root" $root "name" $name "entry" $entry)) -}}
+{{- $edges = append $edges (dict "from" $name "to" "@downloads" "port" (int .) "why" "model weights") -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -77,6 +77,9 @@ network/policies.yaml makes the policies from it, the annotation synapse.io/edge
 {{- if $v.gateway.otlp.endpoint -}}
 {{- $edges = append $edges (dict "from" "synapse-gateway" "to" "@otlp" "port" (include "synapse.urlPort" (dict "url" $v.gateway.otlp.endpoint) | int) "why" "traces and metrics") -}}
 {{- end -}}
+{{- range fromYamlArray (include "synapse.whoDownloads" .) -}}
+{{- $edges = append $edges (dict "from" "synapse-gateway" "to" . "port" 8099 "why" "how far its downloads are, for /health") -}}
+{{- end -}}
 {{- $edges = append $edges (dict "from" "synapse-test" "to" "synapse-gateway" "port" 8000 "why" "helm test") -}}
 {{- end -}}
 {{- if eq (include "synapse.keysJob" .) "true" -}}
@@ -89,10 +92,10 @@ network/policies.yaml makes the policies from it, the annotation synapse.io/edge
 {{- $edges = append $edges (dict "from" "litellm-roll" "to" "@api-server" "port" (int .) "why" "the daily roll of LiteLLM") -}}
 {{- end -}}
 {{- end -}}
-{{- if and $v.ollama.enabled (fromYaml (include "synapse.targets" (dict "root" $root "backend" "ollama"))) -}}
+{{- if eq (include "synapse.pulls" .) "true" -}}
 {{- $edges = append $edges (dict "from" "ollama-pull" "to" "ollama" "port" 11434 "why" "brings the models") -}}
-{{- if eq (include "synapse.pullDownloads" .) "true" -}}
-{{- $edges = append $edges (dict "from" "ollama-pull" "to" "@downloads" "port" 443 "why" "GGUF files") -}}
+{{- range fromYamlArray (include "synapse.pullPorts" .) -}}
+{{- $edges = append $edges (dict "from" "ollama-pull" "to" "@downloads" "port" (int .) "why" "GGUF files") -}}
 {{- end -}}
 {{- end -}}
 {{- range $index, $extra := $v.networkPolicy.extra -}}
@@ -110,39 +113,58 @@ network/policies.yaml makes the policies from it, the annotation synapse.io/edge
 {{- $port | default (ternary 443 80 (hasPrefix "https" .url)) -}}
 {{- end }}
 
-{{- /* Whether a component downloads: not if its weights are in its image or it has no model. */}}
-{{- define "synapse.downloadsNow" -}}
-{{- $targets := fromYaml (include "synapse.targets" (dict "root" .root "backend" .name)) -}}
-{{- if has .entry.component (list "llama-embed" "llama-router") -}}
-{{- gt (len (fromYamlArray (include "synapse.fetchList" (dict "root" .root "backend" .name)))) 0 -}}
-{{- else if eq .entry.component "ollama" -}}
-{{- $pulls := false -}}
-{{- range $targets }}{{ if not (regexMatch "^(https?|hf|file|packaged):" (.source | default "")) }}{{ $pulls = true }}{{ end }}{{ end -}}
-{{- $pulls -}}
-{{- else if has .entry.component (list "vllm" "sglang" "tensorrt-llm") -}}
-{{- $pulls := false -}}
-{{- range $targets }}{{ if not (hasPrefix "/" (.source | default "")) }}{{ $pulls = true }}{{ end }}{{ end -}}
-{{- $pulls -}}
-{{- else if eq .entry.component "whisper-stt" -}}
-{{- hasPrefix "hf://" (index .root.Values "whisper-stt" "model") -}}
-{{- else -}}
-true
+{{- /* {root, sources}: YAML list of the URLs that sources are downloaded from, short of their paths. */}}
+{{- define "synapse.downloadHosts" -}}
+{{- $urls := list -}}
+{{- range .sources -}}
+{{- if hasPrefix "hf://" . }}{{ $urls = append $urls $.root.Values.huggingFace.endpoint -}}
+{{- else if regexMatch "^https?://" . }}{{ $urls = append $urls (printf "%s://%s" (urlParse .).scheme (urlParse .).host) }}{{ end -}}
 {{- end -}}
+{{- toYaml (uniq $urls) -}}
 {{- end }}
 
-{{- define "synapse.pullDownloads" -}}
-{{- $found := false -}}
-{{- range fromYaml (include "synapse.targets" (dict "root" .root "backend" "ollama")) -}}
-{{- if regexMatch "^(https?|hf):" (.source | default "") }}{{ $found = true }}{{ end -}}
+{{- /* {root, name, entry}: YAML list of what a pod downloads; none if its weights are in its image. */}}
+{{- define "synapse.downloadUrls" -}}
+{{- $hub := list "hf://" -}}
+{{- $sources := list -}}
+{{- if .entry.downloads -}}
+{{- if eq .entry.component "ollama" -}}
+{{- range fromYaml (include "synapse.targets" (dict "root" .root "backend" .name)) -}}
+{{- if not (regexMatch "^(https?|hf|file|packaged):" (.source | default "")) }}{{ $sources = list "https://registry.ollama.ai" }}{{ end -}}
 {{- end -}}
-{{- $found -}}
+{{- else if has .entry.component (list "speaches" "openvoice" "chatterbox-tts" "pyannote-speaker") -}}
+{{- $sources = $hub -}}
+{{- else -}}
+{{- range fromYamlArray (include "synapse.fetchList" (dict "root" .root "backend" .name)) }}{{ $sources = append $sources .source }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- include "synapse.downloadHosts" (dict "root" .root "sources" $sources) -}}
+{{- end }}
+
+{{- define "synapse.downloadPorts" -}}
+{{- $ports := list -}}
+{{- range fromYamlArray (include "synapse.downloadUrls" .) }}{{ $ports = append $ports (include "synapse.urlPort" (dict "url" .) | int) }}{{ end -}}
+{{- toYaml (uniq $ports) -}}
+{{- end }}
+
+{{- /* {root}: the same for the Job that brings Ollama's models, as far as it downloads itself. */}}
+{{- define "synapse.pullUrls" -}}
+{{- $sources := list -}}
+{{- range fromYaml (include "synapse.targets" (dict "root" .root "backend" "ollama")) }}{{ $sources = append $sources (.source | default "") }}{{ end -}}
+{{- include "synapse.downloadHosts" (dict "root" .root "sources" $sources) -}}
+{{- end }}
+
+{{- define "synapse.pullPorts" -}}
+{{- $ports := list -}}
+{{- range fromYamlArray (include "synapse.pullUrls" .) }}{{ $ports = append $ports (include "synapse.urlPort" (dict "url" .) | int) }}{{ end -}}
+{{- toYaml (uniq $ports) -}}
 {{- end }}
 
 {{- /* {root, peer, port}: YAML list of NetworkPolicy peers of an edge's end. */}}
 {{- define "synapse.peers" -}}
 {{- $n := .root.Values.networkPolicy -}}
 {{- if eq .peer "*" -}}
-- podSelector: {matchLabels: {app.kubernetes.io/instance: {{ .root.Release.Name }}, app.kubernetes.io/part-of: synapse}}
+- podSelector: {matchLabels: {app.kubernetes.io/instance: {{ .root.Release.Name | quote }}, app.kubernetes.io/part-of: synapse}}
 {{- else if not (hasPrefix "@" .peer) -}}
 - podSelector:
     matchLabels: {{- include "synapse.selectorLabels" (dict "root" .root "name" .peer) | nindent 6 }}
@@ -154,25 +176,34 @@ true
       - {key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}
 {{- end }}
 {{- else if eq .peer "@ingress" -}}
-- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $n.ingressNamespace }}}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $n.ingressNamespace | quote }}}}
+{{- range $n.ingressCidrs }}
+- ipBlock: {cidr: {{ . | quote }}}
+{{- end }}
 {{- else if eq .peer "@prometheus" -}}
-- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .root.Values.monitoring.namespace }}}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .root.Values.monitoring.namespace | quote }}}}
 {{- else if eq .peer "@dns" -}}
-- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $n.dns.namespace }}}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $n.dns.namespace | quote }}}}
   podSelector: {matchLabels: {{ toJson $n.dns.podLabels }}}
 {{- range $n.dns.cidrs }}
-- ipBlock: {cidr: {{ . }}}
+- ipBlock: {cidr: {{ . | quote }}}
 {{- end }}
 {{- else if eq .peer "@api-server" -}}
 {{- range $n.apiServer.cidrs }}
-- ipBlock: {cidr: {{ . }}}
+- ipBlock: {cidr: {{ . | quote }}}
 {{- end }}
 {{- else if eq .peer "@downloads" -}}
+{{- range $cidr := $n.downloads.cidrs }}
+{{- $except := list }}
+{{- range $n.downloads.exceptCidrs }}
+{{- if eq (contains ":" .) (contains ":" $cidr) }}{{ $except = append $except . }}{{ end }}
+{{- end }}
 - ipBlock:
-    cidr: 0.0.0.0/0
-    {{- with $n.downloads.exceptCidrs }}
+    cidr: {{ $cidr | quote }}
+    {{- with $except }}
     except: {{ toJson . }}
     {{- end }}
+{{- end }}
 {{- else if eq .peer "@otlp" -}}
 {{- include "synapse.networkPeer" .root.Values.gateway.otlp.network }}
 {{- else if hasPrefix "@external:" .peer -}}
@@ -187,12 +218,12 @@ true
 {{- /* A peer of values: {namespace, podLabels} or {cidrs}. */}}
 {{- define "synapse.networkPeer" -}}
 {{- if .namespace -}}
-- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .namespace }}}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .namespace | quote }}}}
   {{- with .podLabels }}
   podSelector: {matchLabels: {{ toJson . }}}
   {{- end }}
 {{- end }}
 {{- range .cidrs }}
-- ipBlock: {cidr: {{ . }}}
+- ipBlock: {cidr: {{ . | quote }}}
 {{- end }}
 {{- end }}

@@ -21,6 +21,7 @@ Ollama gives a model its GPU first and its CPU fallback second with no other cha
 {{- $_ := set $config "backends" (merge (deepCopy $root.Values.gateway.backends) $backends) -}}
 {{- $_ := set $config "models" (fromYaml (include "synapse.models" (dict "root" $root "catalog" $catalog "backends" $config.backends))) -}}
 {{- $_ := set $config "routes" (fromYaml (include "synapse.routes" (dict "root" $root "catalog" $catalog))) -}}
+{{- if fromYamlArray (include "synapse.whoDownloads" .) }}{{ $_ := set $config "downloads" (printf "http://%s:8099" (include "synapse.host" (dict "root" $root "service" "model-downloads"))) }}{{ end -}}
 {{- with $root.Values.gateway.auto }}{{ $_ := set $config "auto" . }}{{ end -}}
 {{- /* With anonymous callers, too: who has a key gets what its entry says. */ -}}
 {{- $keys := dict -}}
@@ -62,6 +63,12 @@ Ollama gives a model its GPU first and its CPU fallback second with no other cha
 {{- else if eq $entry.key "litellm" -}}
 {{- $_ := set $backend "api_key_env" "LITELLM_MASTER_KEY" -}}
 {{- end -}}
+{{- with $entry.external.tls -}}
+{{- $tls := dict -}}
+{{- if .caSecret }}{{ $_ := set $tls "ca_file" (printf "/etc/synapse/backends/%s.crt" $.name) }}{{ end -}}
+{{- with .serverName }}{{ $_ := set $tls "server_name" . }}{{ end -}}
+{{- $_ := set $backend "tls" $tls -}}
+{{- end -}}
 {{- toYaml $backend -}}
 {{- end }}
 
@@ -97,6 +104,16 @@ Ollama gives a model its GPU first and its CPU fallback second with no other cha
 {{- with $model.timeouts }}{{ $_ := set $rendered "timeouts" . }}{{ end -}}
 {{- $_ := set $models $name $rendered -}}
 {{- end -}}
+{{- end -}}
+{{- /* A model that stands in for another may be one whose engines are all off. */ -}}
+{{- $names := list -}}
+{{- range $name, $model := $models }}{{ $names = concat $names (list $name) ($model.aliases | default list) }}{{ end -}}
+{{- range $name, $model := $models -}}
+{{- $there := list -}}
+{{- range $model.fallbacks }}{{ if has . $names }}{{ $there = append $there . }}{{ end }}{{ end -}}
+{{- $_ := set $model "fallbacks" $there -}}
+{{- if not $there }}{{ $_ := unset $model "fallbacks" }}{{ end -}}
+{{- if not (has ($model.context_fallback | default "") $names) }}{{ $_ := unset $model "context_fallback" }}{{ end -}}
 {{- end -}}
 {{- toYaml $models -}}
 {{- end }}

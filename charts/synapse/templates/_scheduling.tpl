@@ -12,14 +12,14 @@ Where a pod runs.
 {{- with .root.Values.images.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .root.Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- if and .gpu $gpu.runtimeClassName }}
-runtimeClassName: {{ $gpu.runtimeClassName }}
+runtimeClassName: {{ $gpu.runtimeClassName | quote }}
 {{- end }}
 {{- $selector := merge (deepCopy .values.nodeSelector) (ternary (deepCopy $gpu.nodeSelector) dict (.gpu | default false)) }}
 {{- with $selector }}

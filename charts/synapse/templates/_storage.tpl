@@ -5,6 +5,11 @@ Volumes that outlive the release.
                                                         the release is removed
   synapse.claim      {name, storage}                    the claim's name (the existing one if named)
 */}}
+{{- /* {root, storage}: "true" where several pods may use the volume at a time. */}}
+{{- define "synapse.shareable" -}}
+{{- or (eq .storage.accessMode "ReadWriteMany") (and (eq .storage.accessMode "ReadWriteOnce") .root.Values.singleNode) -}}
+{{- end }}
+
 {{- define "synapse.claim" -}}
 {{ .storage.existingClaim | default .name }}
 {{- end }}
@@ -20,11 +25,11 @@ metadata:
 spec:
   accessModes: [{{ .storage.accessMode }}]
   {{- with .storage.className | default .root.Values.storage.className }}
-  storageClassName: {{ . }}
+  storageClassName: {{ . | quote }}
   {{- end }}
   resources:
     requests:
-      storage: {{ .storage.size }}
+      storage: {{ .storage.size | quote }}
 {{- end }}
 
 {{- define "synapse.service" -}}

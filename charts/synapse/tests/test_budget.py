@@ -120,9 +120,9 @@ def _long_running(values: Path) -> list[tuple[Any, int]]:
 def test_vllm_is_given_its_share_of_the_card() -> None:
     forge = ROOT / "values" / "forge.yaml"
     (vllm,) = [pod for pod in pods(manifests(forge)) if pod.name == "vllm-inference"]
-    arguments = vllm.containers[0]["args"]
-    assert "--gpu-memory-utilization=0.42" in arguments  # 13.5 of 31.84 GiB
-    assert vllm.containers[0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    (engine,) = vllm.spec["containers"]
+    assert "--gpu-memory-utilization=0.42" in engine["args"]  # 13.5 of 31.84 GiB
+    assert engine["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
 def test_gpu_pods_ask_for_no_more_shares_than_the_card_is_cut_into() -> None:

@@ -22,7 +22,9 @@ def sentence_of(path: Path) -> str:
 @pytest.mark.parametrize("helm", HELMS)
 @pytest.mark.parametrize("path", FILES, ids=identify)
 def test_it_is_refused_with_its_sentence(path: Path, helm: str) -> None:
-    done = run_helm(helm, "template", "synapse", str(CHART), "--values", str(path))
+    more = re.findall(r"^# helm: (.+)$", path.read_text(), re.MULTILINE)
+    arguments = [word for line in more for word in line.split()]
+    done = run_helm(helm, "template", "synapse", str(CHART), "--values", str(path), *arguments)
     assert done.returncode != 0, "it was taken"
     assert sentence_of(path) in done.stderr
 

@@ -86,6 +86,18 @@ def test_a_model_whose_engines_are_all_off_is_left_out(tmp_path: Path) -> None:
     assert set(found.settings.models) == {"tts-1", "tts-1-hd"}
 
 
+def test_a_fallback_whose_engines_are_all_off_is_left_out(tmp_path: Path) -> None:
+    target = {"source": "x"}
+    models = {
+        "a": {"service": "llm", "targets": {"ollama": target}, "fallbacks": ["b", "c"]},
+        "b": {"service": "llm", "targets": {"sglang": target}},
+        "c": {"service": "llm", "targets": {"ollama": target}, "contextFallback": "b"},
+    }
+    found = rendered(tmp_path, ollama={"enabled": True}, models=models).settings.models
+    assert found["a"].fallbacks == ("c",)
+    assert found["c"].context_fallback is None
+
+
 def test_slots_and_video_memory_reach_the_backends(tmp_path: Path) -> None:
     found = rendered(tmp_path, ollama={"enabled": True, "numParallel": 3}, vllm={"enabled": True})
     backends = found.settings.backends

@@ -6,12 +6,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from charts.synapse.tests.chart import (
     ALL_VALUES,
     CHART,
+    ROOT,
     Pod,
     identify,
     manifests,
+    name_of,
     of_kind,
     pods,
 )
@@ -25,6 +28,7 @@ pytestmark = pytest.mark.slow
 # Third-party images that cannot meet "restricted"; the chart's README gives the reasons.
 EXCEPTIONS = {"chatterbox-tts": "baseline", "dcgm-exporter": "privileged"}
 
+CLUSTER_KINDS = ("ClusterRole", "ClusterRoleBinding")
 RESTRICTED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 BASELINE_VOLUMES = RESTRICTED_VOLUMES
 
@@ -120,7 +124,24 @@ def test_roles_name_the_objects_that_they_change(values: Path) -> None:
             assert rule.get("resourceNames") or rule["verbs"] == ["create"], role["metadata"][
                 "name"
             ]
-    assert not of_kind(manifests(values), "ClusterRole", "ClusterRoleBinding")
+
+
+def test_nothing_outside_the_namespace_but_the_rights_of_the_move() -> None:
+    for values in ALL_VALUES:
+        names = {name_of(one) for one in manifests(values) if one["kind"].startswith("Cluster")}
+        moves = values.stem == "all-components-values"
+        wanted = {f"{kind}/synapse-decommission-llm-infra" for kind in CLUSTER_KINDS}
+        assert names == (wanted if moves else set()), values.stem
+
+
+def test_the_rights_of_the_move_are_those_that_its_own_tests_run_with() -> None:
+    role = next(
+        one
+        for one in manifests(CHART / "ci" / "all-components-values.yaml")
+        if one["kind"] == "ClusterRole"
+    )
+    source = ROOT / "gateway" / "synapse_gateway" / "decommission" / "clusterrole.yaml"
+    assert role["rules"] == yaml.safe_load(source.read_text())["rules"]
 
 
 @pytest.mark.parametrize("values", ALL_VALUES, ids=identify)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 KUBERNETES = ["1.26", "1.30", "1.34", "1.37"]
 
 
-def _validator_module() -> Any:
+def validator_module() -> Any:
+    """hack/tools/validate_manifests.py, which is a script, as a module."""
     name = "chart_validate_manifests"
     if name not in sys.modules:
         path = ROOT / "hack" / "tools" / "validate_manifests.py"
@@ -32,7 +33,7 @@ def _validator_module() -> Any:
 def version_and_validator(request: pytest.FixtureRequest) -> tuple[str, Any]:
     tool("kubernetes-validate")
     tool("crds")
-    return request.param, _validator_module().Validator(request.param)
+    return request.param, validator_module().Validator(request.param)
 
 
 @pytest.mark.slow
@@ -42,6 +43,6 @@ def test_an_api_server_takes_every_object(
 ) -> None:
     version, validator = version_and_validator
     text = template(values, kube_version=version)
-    documents = _validator_module().load_documents(text)
+    documents = validator_module().load_documents(text)
     assert documents
     assert list(validator.problems(documents)) == []

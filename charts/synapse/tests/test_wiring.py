@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 # Secrets that people make themselves, by the values that name them.
-GIVEN_SECRETS = {"hugging-face", "arunlabs-vllm"}
+GIVEN_SECRETS = {"hugging-face", "arunlabs-vllm", "shared-redis"}
 # Contract: names and ports that applications call.
 CONTRACT = {
     "synapse-gateway": 8000,

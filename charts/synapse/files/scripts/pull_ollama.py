@@ -1,9 +1,13 @@
 """Bring models into an Ollama server; a second run changes nothing.
 
-Environment: OLLAMA_URL; MODELS (JSON list of {name, source, parameters}); HF_TOKEN (optional).
+Environment: OLLAMA_URL, MODELS (JSON list of {name, source, parameters}), and what fetch_files.py
+reads.
 `source` is a reference that Ollama pulls itself, or a GGUF file: https://..., hf://ORG/REPO/FILE,
 file:///PATH, or packaged:NAME (weights in this image). Parameters (num_thread, num_ctx, ...) are
 written into the model. Every model is tried; the exit code is 1 if one failed, with its reason.
+
+Ollama keeps where a model came from only for references (`parent_model`). For a file it is written
+where a model has text of its own, its licence, so that a changed source is noticed.
 """
 
 import hashlib
@@ -11,24 +15,35 @@ import http.client
 import importlib
 import json
 import os
+import re
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fetch_files
+from progress import Progress, say
 
 BASE = os.environ.get("OLLAMA_URL", "http://ollama:11434")
 WORK = Path(os.environ.get("WORK_DIRECTORY", "/tmp/models"))  # noqa: S108 - a volume of the pod
-PROGRESS_SECONDS = 5.0
+FILE = ("packaged:", "file://", "hf://", "http://", "https://")
 START_SECONDS = 300.0
 
 
 class PullError(Exception):
-    """A model could not be brought; the text says why."""
+    """A model could not be brought; the text says why.
+
+    Args:
+        sentence: The text.
+        lasting: Whether trying again soon would end the same.
+    """
+
+    def __init__(self, sentence: str, *, lasting: bool = False) -> None:
+        super().__init__(sentence)
+        self.lasting = lasting or "file does not exist" in sentence  # of Ollama's library
 
 
 def call(method: str, path: str, body: object = None, timeout: float = 3600) -> Iterator[Any]:
@@ -83,55 +98,62 @@ def installed() -> set[str]:
     return {model["name"] for event in call("GET", "/api/tags") for model in event["models"]}
 
 
-def parameters_of(name: str) -> dict[str, str]:
-    """Parameters that are written into a model, as text."""
-    found: dict[str, str] = {}
-    for event in call("POST", "/api/show", {"model": name}):
-        for line in (event.get("parameters") or "").splitlines():
-            key, _, value = line.strip().partition(" ")
-            found[key] = value.strip().strip('"')
-    return found
+class Found(NamedTuple):
+    """What the server says of a model."""
+
+    parameters: dict[str, str]
+    """Parameters that are written into it, as text."""
+    parent: str
+    """Name of the model that it was made from, if it was."""
+    licence: str
+    blob: str
+    """Digest of its weights."""
 
 
-def progress(name: str, events: Iterator[Any]) -> None:
-    """Log a download's steps, at most one line in five seconds for each."""
-    status, last = "", 0.0
+def look(name: str) -> Found:
+    """Ask for a model that is there."""
+    parameters: dict[str, str] = {}
+    (shown,) = call("POST", "/api/show", {"model": name})
+    for line in (shown.get("parameters") or "").splitlines():
+        key, _, value = line.strip().partition(" ")
+        parameters[key] = value.strip().strip('"')
+    parent = (shown.get("details") or {}).get("parent_model") or ""
+    blob = re.search(r"^FROM .*sha256-([0-9a-f]{64})$", shown.get("modelfile") or "", re.MULTILINE)
+    return Found(
+        parameters, parent, shown.get("license") or "", f"sha256:{blob[1]}" if blob else ""
+    )
+
+
+def follow(name: str, events: Iterator[Any], progress: Progress) -> None:
+    """Take over a download's steps: a model comes in several parts, each with its own bytes."""
+    parts: dict[str, tuple[int, int]] = {}
     for event in events:
-        new = event.get("status", "")
-        now = time.monotonic()
-        if new == status and now - last < PROGRESS_SECONDS:
-            continue
-        status, last = new, now
-        total, done = event.get("total"), event.get("completed", 0)
-        share = f" {100 * done // total} % of {total} bytes" if total else ""
-        fetch_files.say(f"{name}: {new}{share}")
+        if event.get("total") and event.get("digest"):
+            parts[event["digest"]] = (event.get("completed", 0), event["total"])
+            done, total = (sum(values) for values in zip(*parts.values(), strict=True))
+            progress.moved(name, done, total)
 
 
-def local_file(source: str, name: str) -> Path:
+def local_file(source: str, name: str, progress: Progress) -> Path:
     """Path of a GGUF source, downloaded if it has to be.
 
     Raises:
-        PullError: When there is no such file.
+        PullError, fetch_files.FetchError: When it cannot be had.
     """
     if source.startswith("packaged:"):
         try:
             models = importlib.import_module("synapse_llama_cpp.models")
         except ImportError as error:
-            raise PullError(
-                "packaged: needs ollama.pull.image to hold weights (synapse-llama-cpp)"
-            ) from error
+            sentence = "packaged: needs ollama.pull.image to hold weights (synapse-llama-cpp)"
+            raise PullError(sentence, lasting=True) from error
         return Path(models.find_model(source.removeprefix("packaged:")))
     if source.startswith("file://"):
         path = Path(source.removeprefix("file://"))
         if not path.is_file():
-            raise PullError(f"{path}: no such file in this pod")
+            raise PullError(f"{path}: no such file on the volume", lasting=True)
         return path
-    url = source
-    if source.startswith("hf://"):
-        owner, repository, file = source.removeprefix("hf://").split("/", 2)
-        url = f"https://huggingface.co/{owner}/{repository}/resolve/main/{file}"
-    path = WORK / (name.replace("/", "_").replace(":", "_") + ".gguf")
-    fetch_files.say(fetch_files.fetch(url, path))
+    path = WORK / (re.sub(r"[^A-Za-z0-9._-]", "_", name) + ".gguf")
+    say(f"{name}: {fetch_files.bring(name, source, path, progress)}")
     return path
 
 
@@ -154,52 +176,79 @@ def upload(path: Path) -> str:
     return digest
 
 
-def bring(model: dict[str, Any]) -> None:
-    """Bring one model to what is asked.
+def from_file(model: dict[str, Any], found: Found | None, progress: Progress) -> str:
+    """Make a model from a GGUF file; returns what was done.
 
     Raises:
         PullError, fetch_files.FetchError, OSError: When that fails.
     """
     name, source = model["name"], model["source"]
-    wanted = {key: str(value) for key, value in (model.get("parameters") or {}).items()}
-    there = full_name(name) in installed()
-    if there and wanted.items() <= parameters_of(name).items():
-        fetch_files.say(f"{name}: there already")
-        return
-    creation: dict[str, Any] = {"model": name}
-    if source.startswith(("packaged:", "file://", "hf://", "http://", "https://")):
-        if there:
-            creation["from"] = name
-        else:
-            path = local_file(source, name)
-            creation["files"] = {path.name: upload(path)}
+    origin = f"Weights from {source}"
+    digest = ""
+    # A model that does not say where it came from was put there by hand.
+    if found and (found.licence == origin or not found.licence.startswith("Weights from ")):
+        if settled(model, found):
+            return "there already"
+        origin, digest = found.licence, found.blob
+    creation: dict[str, Any] = {"model": name, "license": origin}
+    if digest:
+        creation["files"] = {"model.gguf": digest}
     else:
-        if not there:
-            progress(name, call("POST", "/api/pull", {"model": source}))
-        creation["from"] = name if there else source
-        if not wanted and full_name(name) == full_name(source):
-            return
-    if wanted:
+        path = local_file(source, name, progress)
+        creation["files"] = {path.name: upload(path)}
+        if path.is_relative_to(WORK):
+            path.unlink()
+    if model["parameters"]:
         creation["parameters"] = model["parameters"]
-    progress(name, call("POST", "/api/create", creation))
-    fetch_files.say(f"{name}: ready")
+    follow(name, call("POST", "/api/create", creation), progress)
+    return "ready"
+
+
+def from_reference(model: dict[str, Any], found: Found | None, progress: Progress) -> str:
+    """Pull a model, and write its parameters into it; returns what was done.
+
+    Raises:
+        PullError: When that fails.
+    """
+    name, source = model["name"], model["source"]
+    renamed = full_name(name) != full_name(source)
+    stale = renamed and found is not None and found.parent not in (full_name(source), "")
+    if found and settled(model, found) and not stale:
+        return "there already"
+    if full_name(source) not in installed():
+        follow(name, call("POST", "/api/pull", {"model": source}), progress)
+    if renamed or model["parameters"]:
+        creation: dict[str, Any] = {"model": name, "from": source}
+        if model["parameters"]:
+            creation["parameters"] = model["parameters"]
+        follow(name, call("POST", "/api/create", creation), progress)
+    return "ready"
+
+
+def settled(model: dict[str, Any], found: Found) -> bool:
+    """Whether every wanted parameter is written into a model."""
+    wanted = {key: str(value) for key, value in model["parameters"].items()}
+    return wanted.items() <= found.parameters.items()
 
 
 def main() -> int:
     """Bring every model of the environment."""
-    failed = 0
+    models = {model["name"]: model for model in json.loads(os.environ["MODELS"])}
+    progress = Progress(list(models))
+    progress.serve()
     try:
         wait_for_server()
     except PullError as error:
         sys.stderr.write(f"pull_ollama: no Ollama at {BASE}: {error}\n")
         return 1
-    for model in json.loads(os.environ["MODELS"]):
-        try:
-            bring(model)
-        except (PullError, fetch_files.FetchError, OSError) as error:
-            failed += 1
-            sys.stderr.write(f"pull_ollama: {model['name']}: {error}\n")
-    return 1 if failed else 0
+
+    def bring_one(name: str) -> str:
+        model = models[name]
+        found = look(name) if full_name(name) in installed() else None
+        make = from_file if model["source"].startswith(FILE) else from_reference
+        return make(model, found, progress)
+
+    return 1 if fetch_files.in_rounds(list(models), bring_one, progress, "pull_ollama") else 0
 
 
 if __name__ == "__main__":

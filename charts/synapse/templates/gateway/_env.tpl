@@ -11,28 +11,29 @@
 - {name: SYNAPSE_MODEL_PROFILES_PATH, value: /data/voices/model-profiles.json}
 - {name: SYNAPSE_LOG_LEVEL, value: {{ $g.logLevel }}}
 - {name: SYNAPSE_TERMINAL_FEED_MODE, value: {{ $g.terminalFeed }}}
-- {name: SYNAPSE_LLAMA_ROUTER_DEPLOYMENT_NAMESPACE, value: {{ .root.Release.Namespace }}}
+- {name: SYNAPSE_LLAMA_ROUTER_DEPLOYMENT_NAMESPACE, value: {{ .root.Release.Namespace | quote }}}
 - {name: SYNAPSE_LLAMA_ROUTER_DEPLOYMENT_NAME, value: llama-router}
 - {name: SYNAPSE_LLAMA_ROUTER_CONTAINER_NAME, value: llama-server}
 - {name: SYNAPSE_RUNTIME_RECONFIGURE_TIMEOUT_SECONDS, value: {{ $g.reconfigure.timeoutSeconds | quote }}}
 - name: SYNAPSE_INSTANCE_ID
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: SYNAPSE_DASHBOARD_ACCESS_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ $g.keys.internalSecretName }}, key: dashboard-token, optional: true}}
+  valueFrom: {secretKeyRef: {name: {{ $g.keys.internalSecretName | quote }}, key: dashboard-token, optional: true}}
 - {name: SYNAPSE_DASHBOARD_COOKIE_SECURE, value: {{ or (ne $g.ingress.tlsSecret "") $g.httpRoute.enabled | quote }}}
 - name: LITELLM_MASTER_KEY
-  valueFrom: {secretKeyRef: {name: {{ $g.keys.internalSecretName }}, key: litellm-master-key, optional: true}}
+  valueFrom: {secretKeyRef: {name: {{ $g.keys.internalSecretName | quote }}, key: litellm-master-key, optional: true}}
 {{- if $redis }}
 - {name: SYNAPSE_TERMINAL_FEED_BUS_MODE, value: redis}
-{{- if $redis.external.url }}
-- {name: SYNAPSE_REDIS_URL, value: {{ $redis.external.url | quote }}}
-- {name: SYNAPSE_TERMINAL_FEED_REDIS_URL, value: {{ $redis.external.url | quote }}}
-{{- else }}
+{{- $secret := dict "name" $g.keys.internalSecretName "key" "redis-password" }}
+{{- $url := $redis.external.url | default (printf "redis://%s:6379/0" $redis.service) }}
+{{- if $redis.external.url }}{{ $secret = $redis.external.apiKeySecret }}{{ end }}
+{{- with $secret }}
+{{- $url = replace "://" "://:$(REDIS_PASSWORD)@" $url }}
 - name: REDIS_PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ $g.keys.internalSecretName }}, key: redis-password}}
-- {name: SYNAPSE_REDIS_URL, value: "redis://:$(REDIS_PASSWORD)@{{ $redis.service }}:6379/0"}
-- {name: SYNAPSE_TERMINAL_FEED_REDIS_URL, value: "redis://:$(REDIS_PASSWORD)@{{ $redis.service }}:6379/0"}
+  valueFrom: {secretKeyRef: {name: {{ .name | quote }}, key: {{ .key | default "redis-password" | quote }}}}
 {{- end }}
+- {name: SYNAPSE_REDIS_URL, value: {{ $url | quote }}}
+- {name: SYNAPSE_TERMINAL_FEED_REDIS_URL, value: {{ $url | quote }}}
 {{- end }}
 {{- with $g.otlp.endpoint }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
@@ -42,6 +43,6 @@
 
 {{- define "synapse.extraEnv" -}}
 {{- range $name, $value := . }}
-- {name: {{ $name }}, value: {{ $value | quote }}}
+- {name: {{ $name | quote }}, value: {{ $value | quote }}}
 {{- end }}
 {{- end }}

@@ -18,6 +18,7 @@
 {{- $order := $target.order | default (ternary 1 2 (eq $entry.device "gpu")) -}}
 {{- $params := dict "model" (printf "%s/%s" (ternary "ollama" "openai" $ollama) $at) "api_base" (ternary $url (printf "%s/v1" (trimSuffix "/v1" $url)) $ollama) "order" (int $order) -}}
 {{- if not $ollama }}{{ $_ := set $params "api_key" "none" }}{{ end -}}
+{{- if $entry.external.apiKeySecret }}{{ $_ := set $params "api_key" (printf "os.environ/%s" (include "synapse.litellmKeyName" (dict "backend" $backend))) }}{{ end -}}
 {{- range prepend ($model.aliases | default list) $name -}}
 {{- $list = append $list (dict "model_name" . "litellm_params" $params) -}}
 {{- end -}}
@@ -26,4 +27,9 @@
 {{- end -}}
 {{- end -}}
 {{- toYaml (dict "model_list" $list "litellm_settings" (dict "num_retries" 2 "request_timeout" 300 "callbacks" (list "prometheus")) "general_settings" (dict "master_key" "os.environ/LITELLM_MASTER_KEY")) -}}
+{{- end }}
+
+{{- /* {backend}: environment variable with the key of an engine that runs elsewhere. */}}
+{{- define "synapse.litellmKeyName" -}}
+API_KEY_{{ .backend | upper | replace "-" "_" }}
 {{- end }}

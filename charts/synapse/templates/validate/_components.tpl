@@ -25,7 +25,7 @@
 {{- $errors = append $errors (printf "%s.image.tag: `%s` names another image every day; write the version that was tested." $name $image.tag) -}}
 {{- end -}}
 {{- end -}}
-{{- range $instance, $own := $v.vllm.instances -}}
+{{- range $instance, $own := fromYaml (include "synapse.vllmInstances" .) -}}
 {{- $url := (($own | default dict).external | default dict).url -}}
 {{- if and $url (hasPrefix "redis" $url) -}}
 {{- $errors = append $errors (printf "vllm.instances.%s.external.url: must start with http:// or https:// (got %s)." $instance $url) -}}
@@ -44,9 +44,13 @@
 {{- if and $v.monitoring.rules (eq $v.monitoring.prometheusOperator "no") -}}
 {{- $errors = append $errors "monitoring.rules: rules are objects of the Prometheus operator; set monitoring.prometheusOperator to `auto` or `yes`, or rules to false." -}}
 {{- end -}}
-{{- $embed := index $v "llama-embed" -}}
-{{- if and $embed.enabled $router.enabled (eq (include "synapse.usesModelVolume" .) "true") (not $v.singleNode) (ne $v.modelStorage.accessMode "ReadWriteMany") (not $v.modelStorage.existingClaim) -}}
-{{- $errors = append $errors (printf "modelStorage.accessMode: llama-embed and llama-router share the volume, and %s serves one node; use ReadWriteMany, or set singleNode: true." $v.modelStorage.accessMode) -}}
+{{- $readers := list -}}
+{{- range $backend := list "llama-embed" "llama-router" -}}
+{{- if and (index $v $backend "enabled") (ne (index $v $backend "image" "repository") "synapse-llama-cpp") }}{{ $readers = append $readers $backend }}{{ end -}}
+{{- end -}}
+{{- if eq (include "synapse.pullReadsVolume" .) "true" }}{{ $readers = append $readers "ollama-pull" }}{{ end -}}
+{{- if and (gt (len $readers) 1) (ne (include "synapse.shareable" (dict "root" .root "storage" $v.modelStorage)) "true") -}}
+{{- $errors = append $errors (printf "modelStorage.accessMode: %s share the volume, and %s does not serve them together; use ReadWriteMany, or ReadWriteOnce with singleNode: true." ($readers | join " and ") $v.modelStorage.accessMode) -}}
 {{- end -}}
 {{- if $v.budget.memoryBytes -}}
 {{- $sum := include "synapse.memoryLimits" . | int64 -}}
@@ -54,7 +58,38 @@
 {{- $errors = append $errors (printf "budget.memoryBytes: the memory limits of all services sum up to %.1f GB, over the budget of %.1f GB; lower a limit or switch a service off." (divf (float64 $sum) 1000000000.0) (divf (float64 $v.budget.memoryBytes) 1000000000.0)) -}}
 {{- end -}}
 {{- end -}}
+{{- if and $v.decommission.enabled (not $v.decommission.subjects) -}}
+{{- $errors = append $errors "decommission.subjects: is empty, so nobody would have the rights; name who runs `synapse decommission`." -}}
+{{- end -}}
+{{- range $index, $subject := $v.decommission.subjects -}}
+{{- if and (eq $subject.kind "ServiceAccount") (not $subject.namespace) -}}
+{{- $errors = append $errors (printf "decommission.subjects[%d].namespace: is missing; a ServiceAccount has one." $index) -}}
+{{- end -}}
+{{- end -}}
+{{- $errors = concat $errors (fromYamlArray (include "synapse.validate.environment" .)) -}}
 {{- toYaml $errors -}}
+{{- end }}
+
+{{- /* {root}: a variable that appears twice is refused by server-side apply. */}}
+{{- define "synapse.validate.environment" -}}
+{{- $root := .root -}}
+{{- $errors := list -}}
+{{- range $component, $values := $root.Values -}}
+{{- if and (kindIs "map" $values) (hasKey $values "extraEnv") $values.enabled -}}
+{{- $file := printf "%s/%s/%s.yaml" $root.Template.BasePath $component (ternary "daemonset" "deployment" (eq $component "dcgm-exporter")) -}}
+{{- range $document := splitList "\n---" (include $file $root) -}}
+{{- $pod := dig "spec" "template" "spec" dict (fromYaml $document) -}}
+{{- $seen := list -}}
+{{- range (first ($pod.containers | default (list dict))).env -}}
+{{- if has .name $seen -}}
+{{- $errors = append $errors (printf "%s.extraEnv: the chart sets %s itself; leave it out, and use the value that is there for it." $component .name) -}}
+{{- end -}}
+{{- $seen = append $seen .name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (uniq $errors) -}}
 {{- end }}
 
 {{- /* {root}: sum in bytes of the memory limits of all long-running containers, replicas included. */}}

@@ -17,8 +17,8 @@
 {{- if and (gt (int $most) 1) (not (hasKey $catalog "terminal-feed-redis")) -}}
 {{- $errors = append $errors (printf "gateway.replicas: %d pods share limits and health through Redis; enable terminal-feed-redis, name one with terminal-feed-redis.external.url, or run one pod." (int $most)) -}}
 {{- end -}}
-{{- if and $g.voices.enabled (gt (int $most) 1) (ne $g.voices.storage.accessMode "ReadWriteMany") (not $v.singleNode) -}}
-{{- $errors = append $errors (printf "gateway.voices.storage.accessMode: %s serves one node, and there are %d gateway pods; use ReadWriteMany, set singleNode: true, or run one pod." $g.voices.storage.accessMode (int $most)) -}}
+{{- if and $g.voices.enabled (gt (int $most) 1) (ne (include "synapse.shareable" (dict "root" .root "storage" $g.voices.storage)) "true") -}}
+{{- $errors = append $errors (printf "gateway.voices.storage.accessMode: %s does not serve %d gateway pods; use ReadWriteMany, ReadWriteOnce with singleNode: true, or run one pod." $g.voices.storage.accessMode (int $most)) -}}
 {{- end -}}
 {{- if and (gt (int $least) 1) (ge (int $g.minAvailable) (int $least)) -}}
 {{- $errors = append $errors (printf "gateway.minAvailable: %d of %d pods would keep a node from ever being drained; it must be lower." (int $g.minAvailable) (int $least)) -}}
@@ -47,6 +47,9 @@
 {{- if and $g.ollamaService.holdBack (not $v.ollama.enabled) -}}
 {{- $errors = append $errors "gateway.ollamaService.holdBack: leaves the Service ollama to the engine, which is not enabled." -}}
 {{- end -}}
+{{- if hasKey $g.keys.callers "anonymous" -}}
+{{- $errors = append $errors "gateway.keys.callers.anonymous: the name means callers without a key (gateway.anonymousLimits); take another." -}}
+{{- end -}}
 {{- range $path, $backend := $g.routes -}}
 {{- if not (or (hasKey $catalog $backend) (hasKey $g.backends $backend)) -}}
 {{- $errors = append $errors (printf "gateway.routes.%s: `%s` is no enabled backend." $path $backend) -}}
@@ -57,8 +60,16 @@
 {{- $errors = append $errors (printf "gateway.backends.%s: the chart renders a backend of that name; choose another, or use the component's `external`." $name) -}}
 {{- end -}}
 {{- end -}}
-{{- if and (hasKey $g.auto "default") (not (hasKey (fromYaml (include "synapse.activeModels" .)) ($g.auto.default | default ""))) -}}
-{{- $errors = append $errors (printf "gateway.auto.default: `%s` is no model of this file." $g.auto.default) -}}
+{{- $routed := dict -}}
+{{- range $name, $model := (fromYaml (include "synapse.routeTable" .)).models -}}
+{{- range prepend ($model.aliases | default list) $name }}{{ $_ := set $routed . true }}{{ end -}}
+{{- end -}}
+{{- $named := dict "gateway.auto.default" ($g.auto.default | default "") "test.chatModel" $v.test.chatModel "test.embeddingModel" $v.test.embeddingModel -}}
+{{- range $index, $rule := $g.auto.rules }}{{ $_ := set $named (printf "gateway.auto.rules[%d].model" $index) $rule.model }}{{ end -}}
+{{- range $where, $name := $named -}}
+{{- if and $name (not (hasKey $routed $name)) -}}
+{{- $errors = append $errors (printf "%s: `%s` is no model that an enabled backend serves; there are %s." $where $name (keys $routed | sortAlpha | join ", " | default "none")) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and (eq $g.keys.source "externalSecret") (not $g.keys.externalSecret.storeName) -}}

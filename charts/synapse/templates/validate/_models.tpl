@@ -6,12 +6,15 @@
 {{- $models := fromYaml (include "synapse.activeModels" .) -}}
 {{- $catalog := fromYaml (include "synapse.catalog" .) -}}
 {{- $known := list "ollama" "sglang" "tensorrt-llm" "llama-embed" "llama-router" "litellm-proxy" "speaches" "whisper-stt" "piper-tts" "openvoice" "chatterbox-tts" -}}
-{{- range $instance, $_ := $v.vllm.instances }}{{ $known = append $known (printf "vllm-%s" $instance) }}{{ end -}}
+{{- range $instance, $_ := fromYaml (include "synapse.vllmInstances" .) }}{{ $known = append $known (printf "vllm-%s" $instance) }}{{ end -}}
 {{- range $name, $_ := $v.gateway.backends }}{{ $known = append $known $name }}{{ end -}}
 {{- $services := dict "speaches" (list "stt" "tts") "whisper-stt" (list "stt") "piper-tts" (list "tts") "openvoice" (list "tts") "chatterbox-tts" (list "tts") "llama-embed" (list "embeddings") -}}
 {{- $names := dict -}}
 {{- range $name, $model := $models -}}
 {{- range prepend ($model.aliases | default list) $name -}}
+{{- if has . (list "auto" "synapse:auto" "synapse-auto") -}}
+{{- $errors = append $errors (printf "models.%s: the name `%s` means automatic choice; take another." $name .) -}}
+{{- end -}}
 {{- if hasKey $names . -}}
 {{- $errors = append $errors (printf "models.%s: the name `%s` belongs to %s already; one name stands for one model." $name . (get $names .)) -}}
 {{- end -}}
@@ -48,7 +51,19 @@
 {{- range concat ($model.fallbacks | default list) (ternary (list $model.contextFallback) list (hasKey $model "contextFallback")) -}}
 {{- if not (hasKey $names .) -}}
 {{- $errors = append $errors (printf "models.%s: falls back to `%s`, which is no model of this file." $name .) -}}
+{{- else if eq (get $names .) $name -}}
+{{- $errors = append $errors (printf "models.%s: falls back to itself; name another model." $name) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $paths := dict -}}
+{{- range $backend := list "llama-embed" "llama-router" -}}
+{{- range fromYamlArray (include "synapse.fetchList" (dict "root" $root "backend" $backend)) -}}
+{{- $other := get $paths .path | default dict -}}
+{{- if and $other (ne $other.source .source) -}}
+{{- $errors = append $errors (printf "models.%s: its file would be the one of %s (%s), which comes from elsewhere; give it another name." .model $other.model .path) -}}
+{{- end -}}
+{{- $_ := set $paths .path . -}}
 {{- end -}}
 {{- end -}}
 {{- range $backend, $entry := $catalog -}}
@@ -71,8 +86,8 @@
 {{- $file := regexMatch "^(https?|hf|file|packaged):" $source -}}
 {{- if and $here (not $source) (has .entry.component (list "ollama" "vllm" "sglang" "tensorrt-llm" "llama-embed" "llama-router")) -}}
 {{- $errors = append $errors (printf "%s.source: is missing; say where the weights come from." .at) -}}
-{{- else if and $here $file (has .entry.component (list "vllm" "sglang" "tensorrt-llm")) -}}
-{{- $errors = append $errors (printf "%s.source: must be a Hugging Face repository (ORG/REPO) or a folder (/models/...), not `%s`." .at $source) -}}
+{{- else if and $here (has .entry.component (list "vllm" "sglang" "tensorrt-llm")) (not (regexMatch "^([^/:]+/[^/:@]+(@[^/:@]+)?|/cache/.+)$" $source)) -}}
+{{- $errors = append $errors (printf "%s.source: must be a Hugging Face repository (ORG/REPO or ORG/REPO@REVISION) or a folder of the engine's volume (/cache/...), not `%s`." .at $source) -}}
 {{- else if and $here (not $file) (has .entry.component (list "llama-embed" "llama-router")) -}}
 {{- $errors = append $errors (printf "%s.source: must be hf://ORG/REPO/FILE.gguf, https://..., file:///models/FILE.gguf or packaged:NAME, not `%s`." .at $source) -}}
 {{- else if and $here (hasPrefix "hf://" $source) (not (regexMatch "^hf://[^/]+/[^/]+/.+\\.gguf$" $source)) -}}

@@ -6,6 +6,14 @@
 {{- end }}
 
 {{- /*
+  synapse.watchedLabels  {root, name, component}  labels of a monitor or rule: those that the cluster's
+                                                  Prometheus selects by, over the chart's own
+*/}}
+{{- define "synapse.watchedLabels" -}}
+{{- toYaml (merge (deepCopy .root.Values.monitoring.labels) (fromYaml (include "synapse.labels" .))) -}}
+{{- end }}
+
+{{- /*
   synapse.watched  {subject, catalog}  whether a file of rules concerns what is deployed: files that are
                                        named after a component want it, all others are always shipped
 */}}
