@@ -17,7 +17,7 @@ export REGISTRY KUBECTL HELM NAMESPACE RELEASE VALUES GATEWAY_SECRETS_FILE FORGE
 components = infra ollama llm stt speaker audio terminal-feed-bus
 .PHONY: deploy deploy-phase1 $(addprefix deploy-,$(components)) deploy-gateway-secrets build-gateway \
 	release-gateway-remote manifests pull-models test-health test-embed test-tts logs logs-feed-bus \
-	show-routes validate clean chart pin-digests
+	show-routes validate validate-gitops clean chart pin-digests
 
 ##@ Deploy (VALUES=values/forge.yaml, NAMESPACE, KUBECTL, HELM, REGISTRY)
 
@@ -78,6 +78,9 @@ chart: ## Write the chart's schema, README, network table, phase steps and compo
 
 validate: ## Validate VALUES offline, and by server-side dry run where a cluster answers
 	@hack/chart-validate.sh
+
+validate-gitops: ## Check gitops/ as its Argo CD would, and render every Application
+	@hack/validate-gitops.sh
 
 pin-digests: ## Ask the registries for the digest of every tag and write it into values.yaml
 	@$${PYTHON:-python3} hack/pin_digests.py charts/synapse/values.yaml

@@ -22,6 +22,9 @@ metadata:
   labels: {{- include "synapse.labels" . | nindent 4 }}
   annotations:
     helm.sh/resource-policy: keep
+    # Argo CD keeps by that word what an Application leaves behind, but not what Git no longer names.
+    argocd.argoproj.io/sync-options: Prune=false,Delete=false
+    argocd.argoproj.io/compare-options: IgnoreExtraneous
 spec:
   accessModes: [{{ .storage.accessMode }}]
   {{- with .storage.className | default .root.Values.storage.className }}

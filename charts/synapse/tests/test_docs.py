@@ -13,7 +13,11 @@ from charts.synapse.tests.chart import CHART, PHASES, ROOT, VALUES, manifests
 if TYPE_CHECKING:
     from pathlib import Path
 
-DOCS = [ROOT / "docs" / "DEPLOYMENT.md", *sorted((ROOT / "docs" / "phases").glob("*.md"))]
+DOCS = [
+    ROOT / "docs" / "DEPLOYMENT.md",
+    ROOT / "docs" / "gitops.md",
+    *sorted((ROOT / "docs" / "phases").glob("*.md")),
+]
 
 
 def identify(path: Path) -> str:
