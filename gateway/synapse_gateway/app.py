@@ -33,6 +33,7 @@ from synapse_gateway.config.settings import Backend, BackendType
 from synapse_gateway.errors import ConfigError
 from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.fetch import BackendHttp
+from synapse_gateway.proxy.outbox import Outbox
 from synapse_gateway.proxy.upstream import Upstream, Upstreams, backend_key
 from synapse_gateway.proxy.waiting import WaitingRoom
 from synapse_gateway.routing.fleet import BackendState, Fleet
@@ -90,6 +91,7 @@ class Runtime:
         self.fleet = Fleet()
         self.waiting = WaitingRoom()
         self._deadlines = Deadlines()
+        self.outbox = Outbox(asyncio.get_running_loop().call_soon)
         self._keys: dict[str, str | None] = {}
         self._shared: SharedState | None = None
         redis_url = environ.get("SYNAPSE_REDIS_URL")
@@ -198,6 +200,7 @@ class Runtime:
                 states[name].adapter,
                 keys[name],
                 self.telemetry.outgoing_traceparent,
+                self.outbox,
             )
         ring = KeyRing.build(settings, self._environ)
         self._keys = keys
@@ -209,7 +212,11 @@ class Runtime:
     async def _get(self, url: str) -> Reply:
         kind = BackendType.OPENAI_COMPATIBLE
         upstream = Upstream(
-            Backend(url=url), adapter(kind), None, self.telemetry.outgoing_traceparent
+            Backend(url=url),
+            adapter(kind),
+            None,
+            self.telemetry.outgoing_traceparent,
+            self.outbox,
         )
         return await BackendHttp(upstream).request("GET", "/", timeout=DEADLINE)
 
@@ -269,11 +276,11 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _server(gateway: Gateway, grace: float) -> _Server:
+def _server(gateway: Gateway, outbox: Outbox, grace: float) -> _Server:
     protocol: Any = type(
         "GatewayProtocol",
         (SynapseProtocol,),
-        {"gateway": gateway, "idle": IdleConnections(KEEP_ALIVE)},
+        {"gateway": gateway, "outbox": outbox, "idle": IdleConnections(KEEP_ALIVE)},
     )
     config = uvicorn.Config(
         make_app(gateway),
@@ -340,7 +347,7 @@ async def running(
     runtime = Runtime({} if environ is None else environ)
     await runtime.start(settings, "")
     listener = _listen(host, port)
-    server = _server(runtime.gateway, settings.limits.shutdown_grace)
+    server = _server(runtime.gateway, runtime.outbox, settings.limits.shutdown_grace)
     with server_without_signals(server):
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -409,7 +416,7 @@ async def _serve(options: ServeOptions, environ: Mapping[str, str], log: logs.Lo
             on_refused=runtime.refuse,
         )
         watcher = asyncio.create_task(watch.run())
-    server = _server(runtime.gateway, loaded.settings.limits.shutdown_grace)
+    server = _server(runtime.gateway, runtime.outbox, loaded.settings.limits.shutdown_grace)
     _log.info("listening on %s port %d", options.host, options.port)
     # what is there now stays: looking through it for garbage again and again finds none
     gc.collect()

@@ -120,7 +120,7 @@ class Call:
     def ask_for_body(self) -> None:
         """Tell a caller who waits for it to send the body (RFC 9110, 10.1.1)."""
         if self.headers.get(b"expect", b"").lower() == b"100-continue":
-            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.protocol.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def wait_in_pipeline(self) -> None:
         """Note that the request before this one on the connection is still being answered."""
@@ -172,22 +172,24 @@ class Call:
         parts.append(b"\r\n")
         if first:
             parts.append(b"%x\r\n%b\r\n" % (len(first), first) if self._chunked else first)
-        self.protocol.transport.write(b"".join(parts))
+        self.protocol.write(b"".join(parts))
 
     def write(self, data: bytes) -> None:
         """Send bytes of the body."""
-        if self.gone:
-            return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        self.protocol.transport.write(data)
+        self.protocol.write(data)
+
+    def pass_on(self, raw: bytes, chunks: list[bytes]) -> None:
+        """Send bytes of the body in the chunks that they came in."""
+        self.protocol.write(raw if self._chunked else b"".join(chunks))
 
     def finish(self) -> None:
         """End the body properly."""
         if self.gone:
             return
         if self._chunked:
-            self.protocol.transport.write(b"0\r\n\r\n")
+            self.protocol.write(b"0\r\n\r\n")
         self._end()
 
     def break_off(self) -> None:
@@ -197,10 +199,11 @@ class Call:
         """
         self.response_complete = True
         self._pause = self._resume = _nothing
-        transport = self.protocol.transport
         if self.protocol.takes_chunks:
-            transport.close()
+            self.protocol.close()
         else:
+            self.protocol.outbox.flush()
+            transport = self.protocol.transport
             raw = transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             transport.abort()
@@ -219,7 +222,7 @@ class Call:
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
         parts.append(body)
-        self.protocol.transport.write(b"".join(parts))
+        self.protocol.write(b"".join(parts))
         self._end()
 
     def on_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
@@ -255,5 +258,5 @@ class Call:
         self._pause = self._resume = _nothing
         # after a refusal the caller may still be sending: the protocol closes when he has done
         if not self.keep_alive and (self.refusal is None or self._complete is not None):
-            self.protocol.transport.close()
+            self.protocol.close()
         self.protocol.on_response_complete()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from synapse_gateway.api.gateway import Gateway
+    from synapse_gateway.proxy.outbox import Outbox
 
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers of a request."""
@@ -71,6 +72,8 @@ class SynapseProtocol(HttpToolsProtocol):
 
     gateway: Gateway
     """Set on the subclass that a server is given."""
+    outbox: Outbox
+    """Likewise."""
     idle: IdleConnections
     """Likewise."""
     cycle: Any
@@ -92,6 +95,15 @@ class SynapseProtocol(HttpToolsProtocol):
         for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
         return parts
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of a response."""
+        self.outbox.post(self.transport, data)
+
+    def close(self) -> None:
+        """Close the connection when everything is sent."""
+        self.outbox.flush()
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """Begin the next request of the pipeline, or wait for one."""
@@ -225,7 +237,7 @@ class SynapseProtocol(HttpToolsProtocol):
             super().on_message_complete()
         elif call.response_complete:
             # refused before its end, which the caller may not have noticed
-            self.transport.close()
+            self.close()
         elif call.body_complete():
             task: asyncio.Task[None] = self.loop.create_task(call.handle())
             call.task = task
@@ -245,13 +257,14 @@ class SynapseProtocol(HttpToolsProtocol):
         self._deaf = True
         if self._is_answering():
             # these bytes would be taken for the rest of the answer that is under way
-            self.transport.close()
+            self.close()
             return
         status, headers, body = self.gateway.render(InvalidRequest(msg, code="invalid_http"), "/")
         parts = self.head_parts(status)
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
         parts += (b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body)
+        self.outbox.flush()
         self.transport.write(b"".join(parts))
         self.transport.write_eof()
         self.loop.call_later(LINGER, self.transport.close)

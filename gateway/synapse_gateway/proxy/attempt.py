@@ -185,6 +185,29 @@ class Attempt:
                 self._phase = _Phase.OPAQUE
                 self._commit()
 
+    def on_chunks(self, raw: bytes, chunks: list[bytes]) -> None:
+        """Take whole chunks of the body; those that pass as they are keep their framing."""
+        reader = self.reader
+        if reader is None or not self.committed:
+            for chunk in chunks:
+                if not self.done.done():
+                    self.on_body(chunk)
+            return
+        self._last = monotonic()
+        passed: list[bytes] = []
+        for chunk in chunks:
+            passed.append(reader.feed(chunk))
+            if reader.failure is not None:
+                break
+        self._request.record.bytes_out += sum(map(len, passed))
+        if passed == chunks:
+            self._caller.pass_on(raw, chunks)
+        else:
+            for out in filter(None, passed):
+                self._caller.write(out)
+            if reader.failure is not None:
+                self._settle(reader.failure)
+
     def _on_stream(self, data: bytes) -> None:
         reader = self.reader
         assert reader is not None  # noqa: S101 - the phase says so

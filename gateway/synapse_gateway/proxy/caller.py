@@ -26,6 +26,14 @@ class Caller(Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes of the body as a chunk of their own."""
 
+    def pass_on(self, raw: bytes, chunks: list[bytes]) -> None:
+        """Send bytes of the body in the chunks that they came in.
+
+        Args:
+            raw: The chunks with their framing (RFC 9112, 7.1).
+            chunks: What is in them.
+        """
+
     def finish(self) -> None:
         """End the body properly."""
 

@@ -15,6 +15,8 @@ import httptools
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from synapse_gateway.proxy.outbox import Outbox
+
 MAX_HEAD_BYTES = 64 * 1024
 """Status line and headers of a response; a larger head is malformed."""
 
@@ -40,6 +42,14 @@ class Receiver(Protocol):
     def on_body(self, data: bytes) -> None:
         """Take the next bytes of the body, as they arrived."""
 
+    def on_chunks(self, raw: bytes, chunks: list[bytes]) -> None:
+        """Take the next bytes of the body, as they arrived in whole chunks.
+
+        Args:
+            raw: The chunks as they came, with their framing.
+            chunks: What is in them.
+        """
+
     def on_end(self) -> None:
         """The response is whole."""
 
@@ -53,9 +63,11 @@ class UpstreamConnection(asyncio.Protocol):
     Args:
         on_idle: Called when it can take another request.
         on_closed: Called when it is gone.
+        outbox: Writes the requests.
     """
 
     __slots__ = (
+        "_chunk_over",
         "_finished",
         "_head_bytes",
         "_head_complete",
@@ -64,9 +76,11 @@ class UpstreamConnection(asyncio.Protocol):
         "_keep_alive",
         "_on_closed",
         "_on_idle",
+        "_outbox",
         "_parser",
         "_paused",
         "_poisoned",
+        "_posted",
         "_receiver",
         "_seen",
         "_transport",
@@ -80,9 +94,12 @@ class UpstreamConnection(asyncio.Protocol):
         self,
         on_idle: Callable[[UpstreamConnection], None],
         on_closed: Callable[[UpstreamConnection], None],
+        outbox: Outbox,
     ) -> None:
         self._on_idle = on_idle
         self._on_closed = on_closed
+        self._outbox = outbox
+        self._posted = 0
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set when made
         self._receiver: Receiver | None = None
@@ -102,6 +119,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._keep_alive = False
         self._until_eof = False
         self._finished = False
+        self._chunk_over = False
 
     # what an exchange calls
 
@@ -121,11 +139,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = receiver
         self._reset()
         self._headers = []
+        self._posted = self._outbox.turn
         if len(body) < 65536:
-            self._transport.write(head + body)
+            self._outbox.post(self._transport, head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self._outbox.post(self._transport, head)
+            self._outbox.post(self._transport, body)
 
     def abort(self) -> None:
         """Close at once, whatever is under way; the receiver hears nothing more."""
@@ -163,7 +182,20 @@ class UpstreamConnection(asyncio.Protocol):
         if self._receiver is None:
             self._shut()
             return
-        self._seen = True
+        if not self._seen:
+            if self._posted == self._outbox.turn:
+                # the request has not left yet: whatever this answers, it is not that
+                self._break(Broken.STALE if self.used else Broken.MALFORMED)
+                return
+            self._seen = True
+        elif self._chunk_over:
+            chunks = whole_chunks(data)
+            if chunks is not None:
+                self._receiver.on_chunks(data, chunks)
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -171,6 +203,9 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._finished = False
             self._poisoned = True
+        if self._chunk_over and not data.endswith(b"\r\n"):
+            # the read ends within the next chunk's size
+            self._chunk_over = False
         if self._finished:
             self._finish()
         elif self._poisoned:
@@ -228,6 +263,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self._receiver is not None and not self._finished:
             self._receiver.on_body(body)
 
+    def on_chunk_header(self) -> None:
+        """Note that the parser is within a chunk."""
+        self._chunk_over = False
+
+    def on_chunk_complete(self) -> None:
+        """Note that it is behind one, its CRLF included."""
+        self._chunk_over = True
+
     def on_message_complete(self) -> None:
         """Note the end of the response; `data_received` acts on it when the read is parsed."""
         if self._informational:
@@ -269,3 +312,24 @@ class UpstreamConnection(asyncio.Protocol):
         if not self.closed:
             self.closed = True
             self._transport.abort()
+
+
+def whole_chunks(data: bytes) -> list[bytes] | None:
+    """Take apart a read that is whole chunks, each with its size as most write it: in lower case,
+    without zeros in front, without an extension.
+
+    Args:
+        data: What begins at the beginning of a chunk.
+
+    Returns:
+        What is in them; None if it is anything else, the last chunk included, or may be.
+    """
+    parts = data.split(b"\r\n")
+    if len(parts) % 2 == 0 or parts.pop():
+        return None
+    chunks = parts[1::2]
+    for size, chunk in zip(parts[::2], chunks, strict=True):
+        # a CRLF within a chunk makes it seem shorter than its size
+        if not chunk or size != b"%x" % len(chunk):
+            return None
+    return chunks

@@ -8,12 +8,9 @@ however politely the connection was closed.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
-
-if TYPE_CHECKING:
-    from synapse_gateway.proxy.events import Event
 
 
 class Meaning(enum.Enum):
@@ -47,8 +44,8 @@ class Dialect(Protocol):
     finished: bool
     """Whether the stream may end here without being cut."""
 
-    def read(self, event: Event) -> Meaning:
-        """Say what an event is."""
+    def read(self, data: bytes | None, name: bytes = b"", /) -> Meaning:
+        """Say what an event is by its data and its name."""
         ...
 
     def error_event(self, error: dict[str, Any]) -> bytes:
@@ -108,9 +105,8 @@ class ChatDialect(_Counting):
         super().__init__()
         self._open: set[int] = set()
 
-    def read(self, event: Event) -> Meaning:
+    def read(self, data: bytes | None, name: bytes = b"", /) -> Meaning:
         """Say what a chunk is; `finished` is also true once every choice has its reason."""
-        data = event.data
         if data is None:
             return Meaning.OTHER
         if data == b"[DONE]":
@@ -122,7 +118,7 @@ class ChatDialect(_Counting):
             return self._unusual(data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return Meaning.MALFORMED
-        if chunk.error is not None or event.name == b"error":
+        if chunk.error is not None or name == b"error":
             return Meaning.ERROR
         if chunk.usage is not None:
             self.note(chunk.usage)
@@ -201,17 +197,17 @@ class _TypedDialect(_Counting):
     ends: frozenset[str] = frozenset()
     errors: frozenset[str] = frozenset({"error"})
 
-    def read(self, event: Event) -> Meaning:
+    def read(self, data: bytes | None, name: bytes = b"", /) -> Meaning:
         """Say what an event is by its `type`."""
-        if event.data is None:
+        if data is None:
             return Meaning.OTHER
-        if event.data == b"[DONE]":
+        if data == b"[DONE]":
             return Meaning.END if self.finished else Meaning.OTHER
         try:
-            typed = _decode_typed(event.data)
+            typed = _decode_typed(data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return Meaning.MALFORMED
-        kind = typed.type or event.name.decode("utf-8", "replace")
+        kind = typed.type or name.decode("utf-8", "replace")
         if kind in self.errors or (not kind and typed.error is not None):
             return Meaning.ERROR
         self._note(typed)
@@ -297,12 +293,12 @@ class OllamaDialect(_Counting):
 
     __slots__ = ()
 
-    def read(self, event: Event) -> Meaning:
+    def read(self, data: bytes | None, _name: bytes = b"", /) -> Meaning:
         """Say what a line is; the one with `done: true` ends the stream."""
-        if event.data is None:
+        if data is None:
             return Meaning.OTHER
         try:
-            line = _decode_ollama(event.data)
+            line = _decode_ollama(data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return Meaning.MALFORMED
         if line.error is not None:

@@ -46,6 +46,22 @@ class EventCutter:
         self.rest = b""
         """Bytes behind the last whole event."""
 
+    def alone(self, data: bytes) -> bytes | None:
+        """Return the data of an event that these bytes are, no more and no less; None if they are
+        not, or may not be.
+
+        One event a read, its data on one line, is the rule: this tells it without taking it apart.
+        """
+        if (
+            self.rest
+            or not data.startswith(b"data: ")
+            or data.find(b"\n") != len(data) - 2
+            or not data.endswith(b"\n")
+            or b"\r" in data
+        ):
+            return None
+        return data[6:-2] or None
+
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that these bytes complete.
 
@@ -54,9 +70,6 @@ class EventCutter:
         """
         if self.rest:
             data = self.rest + data
-        elif data.find(b"\n\n") == len(data) - 2 >= 0 and b"\r" not in data:
-            # one whole event a read is the rule
-            return [_parse_lf(data)]
         if b"\r" not in data:
             parts = data.split(b"\n\n")
             self.rest = parts.pop()
@@ -120,6 +133,12 @@ class LineCutter:
     def __init__(self, max_event_bytes: int) -> None:
         self._max = max_event_bytes
         self.rest = b""
+
+    def alone(self, data: bytes) -> bytes | None:
+        """Return the line that these bytes are, no more and no less; None if they are not."""
+        if self.rest or data.find(b"\n") != len(data) - 1:
+            return None
+        return data.strip() or None
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the lines that these bytes complete, as events without a name.

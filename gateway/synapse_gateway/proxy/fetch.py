@@ -37,6 +37,9 @@ class _Collector:
         else:
             self._fail("too large an answer")
 
+    def on_chunks(self, _raw: bytes, chunks: list[bytes]) -> None:
+        self.on_body(b"".join(chunks))
+
     def on_end(self) -> None:
         if not self.done.done():
             self.done.set_result(Reply(self._status, self._headers, b"".join(self._parts)))

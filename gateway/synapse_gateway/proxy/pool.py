@@ -14,6 +14,7 @@ from synapse_gateway.routing.outcome import Outcome
 
 if TYPE_CHECKING:
     from synapse_gateway.config.settings import Backend, Tls
+    from synapse_gateway.proxy.outbox import Outbox
 
 MAX_IDLE = 512
 """Idle connections kept per backend."""
@@ -71,9 +72,11 @@ class Pool:
 
     Args:
         backend: Its settings.
+        outbox: Writes the requests.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, outbox: Outbox) -> None:
+        self._outbox = outbox
         self.address = address_of(backend)
         self._ssl = _context(self.address.tls) if self.address.tls else None
         self._idle: dict[UpstreamConnection, None] = {}
@@ -111,7 +114,7 @@ class Pool:
         try:
             async with asyncio.timeout(timeout):
                 _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(on_idle, self._on_closed),
+                    lambda: UpstreamConnection(on_idle, self._on_closed, self._outbox),
                     address.host,
                     address.port,
                     ssl=self._ssl,

@@ -63,37 +63,43 @@ class StreamReader:
 
     def feed(self, data: bytes) -> bytes:
         """Return what may be sent on now: whole events, up to a failing one."""
-        pending = bool(self._cutter.rest)
+        read = self.dialect.read
+        alone = self._cutter.alone(data)
+        if alone is not None:
+            return self._judge(data, read(alone))
         try:
             events = self._cutter.feed(data)
         except EventTooLarge:
             self.failure = Outcome.MALFORMED_EVENT
             return b""
-        read = self.dialect.read
-        changed = pending or bool(self._cutter.rest) or self._rewrite is not None
         kept: list[bytes] = []
         for event in events:
-            meaning = read(event)
-            if meaning is Meaning.CONTENT or meaning is Meaning.END:
-                self.content = True
-            elif meaning is Meaning.USAGE:
-                if self._strip_usage:
-                    changed = True
-                    continue
-            elif meaning is Meaning.ERROR or meaning is Meaning.MALFORMED:
-                self.failure = (
-                    Outcome.ERROR_EVENT if meaning is Meaning.ERROR else Outcome.MALFORMED_EVENT
-                )
-                return b"".join(kept)
-            kept.append(event.raw if self._rewrite is None else self._rewrite(event.raw))
-        return b"".join(kept) if changed else data
+            kept.append(self._judge(event.raw, read(event.data, event.name)))
+            if self.failure is not None:
+                break
+        return b"".join(kept)
+
+    def _judge(self, raw: bytes, meaning: Meaning) -> bytes:
+        """Note what an event means, and return what of it is sent on."""
+        if meaning is Meaning.CONTENT or meaning is Meaning.END:
+            self.content = True
+        elif meaning is Meaning.USAGE:
+            if self._strip_usage:
+                return b""
+        elif meaning is Meaning.ERROR or meaning is Meaning.MALFORMED:
+            self.failure = (
+                Outcome.ERROR_EVENT if meaning is Meaning.ERROR else Outcome.MALFORMED_EVENT
+            )
+            return b""
+        return raw if self._rewrite is None else self._rewrite(raw)
 
     def end(self) -> bytes:
         """Return what is left at the end of the body, and note whether that is a proper end."""
         finished = self.dialect.finished
         rest = self._cutter.rest
         # some end their last line, but not with the empty line that should follow
-        kept = not rest.strip() or self.dialect.read(self._cutter.last()) is Meaning.END
+        last = self._cutter.last()
+        kept = not rest.strip() or self.dialect.read(last.data, last.name) is Meaning.END
         if not finished and not self.dialect.finished:
             self.failure = Outcome.CUT
             return b""
@@ -126,7 +132,7 @@ class TranslatingReader(StreamReader):
             return b""
         out: list[bytes] = []
         for event in events:
-            meaning = self.dialect.read(event)
+            meaning = self.dialect.read(event.data, event.name)
             if meaning is Meaning.ERROR or meaning is Meaning.MALFORMED:
                 self.failure = (
                     Outcome.ERROR_EVENT if meaning is Meaning.ERROR else Outcome.MALFORMED_EVENT

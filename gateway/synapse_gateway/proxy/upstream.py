@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from synapse_gateway.backends.base import Adapter
     from synapse_gateway.config.settings import Backend
     from synapse_gateway.proxy.deadlines import Deadlines
+    from synapse_gateway.proxy.outbox import Outbox
     from synapse_gateway.proxy.request import ProxyRequest
     from synapse_gateway.telemetry.record import AttemptRecord, RequestRecord
 
@@ -47,6 +48,7 @@ class Upstream:
         adapter: Knows its paths.
         key: Its key, if it wants one.
         traceparent: Makes the W3C trace context of an attempt; an empty one is not sent.
+        outbox: Writes the requests.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Upstream:
         adapter: Adapter,
         key: str | None,
         traceparent: TraceParent,
+        outbox: Outbox,
     ) -> None:
-        self.pool = Pool(backend)
+        self.pool = Pool(backend, outbox)
         self._adapter = adapter
         self._traceparent = traceparent
         address = self.pool.address

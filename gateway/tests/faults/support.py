@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]
-TIMEOUTS = Timeouts(connect=0.5, first_token=0.5, first_byte=0.5, between_tokens=0.5, overall=10.0)
-"""Short, so that a fault is noticed; what happens then is asserted, never when."""
+LONG = Timeouts(connect=60.0, first_token=60.0, first_byte=60.0, between_tokens=60.0, overall=60.0)
+"""So long that a busy machine reaches none of them."""
+SHORT = Timeouts(connect=0.5, first_token=0.5, first_byte=0.5, between_tokens=0.5)
+"""For a target that falls silent before its first word; what follows is asserted, never when."""
+SHORT_BETWEEN = Timeouts(connect=60.0, first_token=60.0, first_byte=60.0, between_tokens=0.5)
+"""For a target that falls silent after it."""
 
 
 @dataclass
@@ -63,11 +67,24 @@ class Pair:
         return len(self.first.requests), len(self.second.requests)
 
 
-def settings(first: str, second: str, **more: Any) -> Settings:
-    """Return a configuration; `more` are fields of the model `m`, of the breaker and the limits."""
+def settings(
+    first: str,
+    second: str,
+    patience: Timeouts = LONG,
+    second_patience: Timeouts = LONG,
+    **more: Any,
+) -> Settings:
+    """Return a configuration.
+
+    Args:
+        first: Address of the first target.
+        second: Of the second.
+        patience: Deadlines of the first target.
+        second_patience: Of the second.
+        more: Fields of the model `m`, of the breaker and the limits.
+    """
     model: dict[str, Any] = {
         "targets": (Target(backend="first", order=1), Target(backend="second", order=2)),
-        "timeouts": TIMEOUTS,
         "attempts": 2,
     }
     failures = more.pop("failures", 50)
@@ -76,10 +93,13 @@ def settings(first: str, second: str, **more: Any) -> Settings:
     budget = more.pop("retry_budget", RetryBudget())
     # nothing is probed but once at the start: what requests met is what shall count
     backends = {
-        name: Backend(url=url, probe_interval=3600.0)
-        for name, url in (("first", first), ("second", second))
+        name: Backend(url=url, probe_interval=3600.0, timeouts=timeouts)
+        for name, url, timeouts in (
+            ("first", first, patience),
+            ("second", second, second_patience),
+        )
     }
-    larger = Model(targets=(Target(backend="second", model="larger"),), timeouts=TIMEOUTS)
+    larger = Model(targets=(Target(backend="second", model="larger"),))
     return Settings(
         auth=AuthMode.ANONYMOUS,
         backends=backends,
@@ -100,7 +120,7 @@ async def pair(*, first_url: str = "", **more: Any) -> AsyncIterator[Pair]:
         first_url: Address of the first target, in place of a `FaultyUpstream`'s.
         more: See `settings`.
     """
-    async with asyncio.timeout(15), AsyncExitStack() as stack:  # a hang is a failure
+    async with asyncio.timeout(60), AsyncExitStack() as stack:  # a hang is a failure
         first = await stack.enter_async_context(FaultyUpstream())
         second = await stack.enter_async_context(FaultyUpstream())
         for upstream in (first, second):

@@ -17,9 +17,10 @@ from synapse_gateway.testing import FaultyUpstream, scripts
 from synapse_gateway.testing.blackhole import Blackhole
 from synapse_gateway.testing.scripts import Close, Reset, Stall
 from synapse_gateway.testing.wire import Ending
-from tests.faults.support import pair
+from tests.faults.support import LONG, SHORT, pair
 
 if TYPE_CHECKING:
+    from synapse_gateway.config.settings import Timeouts
     from synapse_gateway.testing.scripts import Script
     from synapse_gateway.testing.wire import Answer
     from tests.faults.support import Pair
@@ -37,6 +38,11 @@ class Row(NamedTuple):
     """What the caller gets when the second target fails in the same way."""
     failure: bool = True
     """Whether it counts for the breaker."""
+
+    @property
+    def patience(self) -> Timeouts:
+        """Deadlines of a target that fails so."""
+        return SHORT if self.outcome == "first_token_timeout" else LONG
 
 
 ROWS = [
@@ -121,7 +127,7 @@ async def assert_served_by_second(both: Pair, answer: Answer, outcome: str) -> N
 
 @pytest.mark.parametrize(("row", "stream"), EVERY)
 async def test_the_second_target_serves_unseen(row: Row, *, stream: bool) -> None:
-    async with pair() as both:
+    async with pair(patience=row.patience) as both:
         both.first.queue(row.script)
 
         answer = await both.ask(stream=stream)
@@ -134,7 +140,7 @@ async def test_the_second_target_serves_unseen(row: Row, *, stream: bool) -> Non
 
 @pytest.mark.parametrize(("row", "stream"), EVERY)
 async def test_when_both_fail_the_caller_is_told_once(row: Row, *, stream: bool) -> None:
-    async with pair() as both:
+    async with pair(patience=row.patience, second_patience=row.patience) as both:
         both.first.queue(row.script)
         both.second.queue(row.script)
 
@@ -155,7 +161,7 @@ async def test_when_both_fail_the_caller_is_told_once(row: Row, *, stream: bool)
 
 @pytest.mark.parametrize(("row", "stream"), EVERY)
 async def test_the_breaker_opens_by_failures_only(row: Row, *, stream: bool) -> None:
-    async with pair(failures=1) as both:
+    async with pair(patience=row.patience, failures=1) as both:
         both.first.queue(row.script)
         await both.ask(stream=stream)
 
@@ -200,7 +206,7 @@ async def test_a_reset_on_accept_goes_to_the_second(*, stream: bool) -> None:
 @BOTH
 async def test_connecting_in_vain_goes_to_the_second(*, stream: bool) -> None:
     with Blackhole() as nowhere:
-        async with pair(first_url=nowhere.url) as both:
+        async with pair(first_url=nowhere.url, patience=SHORT) as both:
             answer = await both.ask(stream=stream)
 
             await assert_served_by_second(both, answer, "connect_timeout")

@@ -13,7 +13,6 @@ from synapse_gateway.testing.scripts import Stall
 from synapse_gateway.testing.wire import Ending
 from tests.faults.support import CHAT, Pair, pair
 
-LONG = Timeouts(connect=5.0, first_token=30.0, first_byte=30.0, between_tokens=30.0, overall=60.0)
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 
 
@@ -43,7 +42,7 @@ async def assert_nothing_held_against(both: Pair) -> None:
 
 @BOTH
 async def test_leaving_before_the_answer_cancels_it_at_the_backend(*, stream: bool) -> None:
-    async with pair(timeouts=LONG, failures=1) as both:
+    async with pair(failures=1) as both:
         both.first.queue(scripts.stall())
 
         await leave_unanswered(both, stream=stream)
@@ -53,7 +52,7 @@ async def test_leaving_before_the_answer_cancels_it_at_the_backend(*, stream: bo
 
 @BOTH
 async def test_leaving_after_the_head_cancels_it_at_the_backend(*, stream: bool) -> None:
-    async with pair(timeouts=LONG, failures=1) as both:
+    async with pair(failures=1) as both:
         both.first.queue(scripts.head_only())
 
         await leave_unanswered(both, stream=stream)
@@ -62,7 +61,7 @@ async def test_leaving_after_the_head_cancels_it_at_the_backend(*, stream: bool)
 
 
 async def test_leaving_in_the_middle_of_a_stream_cancels_it_at_the_backend() -> None:
-    async with pair(timeouts=LONG, failures=1) as both:
+    async with pair(failures=1) as both:
         both.first.queue(scripts.broken(2, then=Stall()))
 
         async with wire.open_stream(both.url, CHAT, both.body(stream=True)) as stream:

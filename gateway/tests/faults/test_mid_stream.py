@@ -11,9 +11,10 @@ import pytest
 from synapse_gateway.testing import scripts, wire
 from synapse_gateway.testing.scripts import Close, Reset, Stall
 from synapse_gateway.testing.wire import Ending
-from tests.faults.support import CHAT, pair
+from tests.faults.support import CHAT, LONG, SHORT_BETWEEN, pair
 
 if TYPE_CHECKING:
+    from synapse_gateway.config.settings import Timeouts
     from synapse_gateway.testing.scripts import Script
 
 
@@ -23,6 +24,11 @@ class Row(NamedTuple):
     script: Script
     outcome: str
     said: str = "alpha beta"
+
+    @property
+    def patience(self) -> Timeouts:
+        """Deadlines of a target that fails so."""
+        return SHORT_BETWEEN if self.outcome == "stalled" else LONG
 
 
 ROWS = [
@@ -38,7 +44,7 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS)
 async def test_a_cut_stream_ends_with_an_error_and_never_cleanly(row: Row) -> None:
-    async with pair() as both:
+    async with pair(patience=row.patience) as both:
         both.first.queue(row.script)
 
         answer = await both.ask(stream=True)
@@ -67,7 +73,7 @@ async def test_a_cut_stream_ends_with_an_error_and_never_cleanly(row: Row) -> No
 
 @pytest.mark.parametrize("row", ROWS)
 async def test_a_cut_stream_is_a_failure_of_its_target(row: Row) -> None:
-    async with pair(failures=1) as both:
+    async with pair(patience=row.patience, failures=1) as both:
         both.first.queue(row.script)
         await both.ask(stream=True)
 
@@ -91,7 +97,8 @@ async def test_other_streams_end_with_an_error_too(path: str) -> None:
 
 @pytest.mark.parametrize("then", [Close(), Reset(), Stall()], ids=["fin", "rst", "stall"])
 async def test_an_answer_too_large_to_be_held_is_cut_as_it_was(then: scripts.Step) -> None:
-    async with pair(hold_bytes=1024) as both:
+    stalls = isinstance(then, Stall)
+    async with pair(patience=SHORT_BETWEEN if stalls else LONG, hold_bytes=1024) as both:
         words = ["word"] * 4000
         both.first.queue(scripts.broken(then=then, words=words))
 
@@ -101,7 +108,7 @@ async def test_an_answer_too_large_to_be_held_is_cut_as_it_was(then: scripts.Ste
         assert answer.ending is Ending.CUT
         assert answer.header("x-synapse-backend") == "first"
         assert both.seen == (1, 0)
-        outcome = "stalled" if isinstance(then, Stall) else "cut"
+        outcome = "stalled" if stalls else "cut"
         metrics = await both.metrics()
         assert metrics.value("synapse_attempts_total", outcome=outcome) == 1
 

@@ -11,6 +11,7 @@ from synapse_gateway.proxy.connection import UpstreamConnection
 from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.dialects import ChatDialect
 from synapse_gateway.proxy.exchange import Exchange
+from synapse_gateway.proxy.outbox import Outbox
 from synapse_gateway.proxy.pool import ConnectFailed
 from synapse_gateway.proxy.request import Form, ProxyRequest
 from synapse_gateway.proxy.waiting import WaitingRoom
@@ -21,7 +22,7 @@ from synapse_gateway.telemetry.record import RequestRecord
 from tests.routing.support import fleet_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from synapse_gateway.config.settings import Limits, Settings
     from synapse_gateway.proxy.connection import Broken, Headers, Receiver
@@ -32,6 +33,11 @@ FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n
 DONE = b"data: [DONE]\n\n"
 EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
 JSON: Headers = [(b"content-type", b"application/json")]
+
+
+def chunk(data: bytes) -> bytes:
+    """Return an HTTP chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Clock:
@@ -62,6 +68,9 @@ class FakeTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.written.append(bytes(data))
 
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
+        self.written.extend(bytes(data) for data in list_of_data)
+
     def pause_reading(self) -> None:
         self.reading = False
 
@@ -78,6 +87,11 @@ class FakeTransport(asyncio.Transport):
         return self.unsent
 
 
+def held_outbox() -> Outbox:
+    """Return an outbox that writes when it is told to."""
+    return Outbox(lambda flush: None)
+
+
 class Recorder:
     """A receiver that keeps what it was told."""
 
@@ -85,6 +99,7 @@ class Recorder:
         self.status = 0
         self.headers: Headers = []
         self.parts: list[bytes] = []
+        self.framed: list[bytes] = []
         self.endings: list[str | Broken] = []
 
     @property
@@ -100,6 +115,12 @@ class Recorder:
         assert self.status
         assert not self.endings
         self.parts.append(data)
+
+    def on_chunks(self, raw: bytes, chunks: list[bytes]) -> None:
+        assert raw == b"".join(map(chunk, chunks))
+        self.framed.append(raw)
+        for data in chunks:
+            self.on_body(data)
 
     def on_end(self) -> None:
         assert self.status
@@ -117,6 +138,7 @@ class FakeCaller(Caller):
         self.headers: Headers = []
         self.length: int | None = None
         self.parts: list[bytes] = []
+        self.framed: list[bytes] = []
         self.ending = ""
         self.pause: Callable[[], None] = lambda: None
         self.resume: Callable[[], None] = lambda: None
@@ -137,6 +159,12 @@ class FakeCaller(Caller):
         assert self.status
         assert not self.ending
         self.parts.append(data)
+
+    def pass_on(self, raw: bytes, chunks: list[bytes]) -> None:
+        assert raw == b"".join(map(chunk, chunks))
+        self.framed.append(raw)
+        for data in chunks:
+            self.write(data)
 
     def finish(self) -> None:
         self._end("finished")
@@ -337,11 +365,11 @@ class Stage:
 
 
 def connection_on(
-    transport: FakeTransport,
+    transport: FakeTransport, outbox: Outbox
 ) -> tuple[UpstreamConnection, list[UpstreamConnection], list[UpstreamConnection]]:
     """Return a connection, and who was told that it is idle and that it is gone."""
     idle: list[UpstreamConnection] = []
     gone: list[UpstreamConnection] = []
-    connection = UpstreamConnection(idle.append, gone.append)
+    connection = UpstreamConnection(idle.append, gone.append, outbox)
     connection.connection_made(transport)
     return connection, idle, gone

@@ -28,6 +28,7 @@ from tests.proxy.support import (
     FakeCaller,
     FakeConnection,
     chat_form,
+    chunk,
     request_for,
 )
 from tests.routing.support import fleet_of
@@ -79,6 +80,9 @@ class Trial:
         for part in parts:
             self.attempt.on_body(part)
 
+    def chunks(self, *chunks: bytes) -> None:
+        self.attempt.on_chunks(b"".join(map(chunk, chunks)), list(chunks))
+
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
         self.attempt.check(self.clock.now)
@@ -119,6 +123,48 @@ async def test_chunks_pass_one_by_one_and_the_end_is_proper(clock: Clock) -> Non
     assert (trial.caller.ending, trial.outcome) == ("finished", Outcome.OK)
     assert trial.request.record.bytes_out == len(trial.caller.body)
     assert not trial.connection.left
+
+
+async def test_whole_chunks_keep_their_framing(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.chunks(ROLE)
+    trial.chunks(WORDS)
+    clock.now += 2
+    trial.chunks(WORDS, FINISH)
+    trial.chunks(DONE)
+    trial.attempt.on_end()
+    assert trial.caller.framed == [chunk(WORDS) + chunk(FINISH), chunk(DONE)]
+    assert trial.caller.parts == [ROLE + WORDS, WORDS, FINISH, DONE]
+    assert trial.request.record.bytes_out == len(trial.caller.body)
+    assert (trial.record.last_byte, trial.outcome) == (clock.now, Outcome.OK)
+
+
+async def test_of_whole_chunks_that_change_the_others_stay_what_they_are(clock: Clock) -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4}}\n\n'
+    trial = Trial(clock, stream=True, strip_usage=True)
+    trial.head()
+    trial.chunks(WORDS)
+    trial.chunks(FINISH, usage, DONE)
+    assert trial.caller.parts == [WORDS, FINISH, DONE]
+    assert trial.caller.framed == []
+    assert trial.request.record.bytes_out == len(trial.caller.body)
+
+
+async def test_whole_chunks_may_hold_parts_of_events(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.chunks(WORDS)
+    trial.chunks(WORDS[:9], WORDS[9:], WORDS)
+    assert trial.caller.parts == [WORDS, WORDS, WORDS]
+    assert trial.caller.framed == []
+
+
+async def test_whole_chunks_of_anything_else_pass_one_by_one(clock: Clock) -> None:
+    trial = Trial(clock, expects_json=False)
+    trial.head(headers=[(b"content-type", b"audio/mpeg")])
+    trial.chunks(b"ID3", b"abc")
+    assert trial.caller.parts == [b"ID3", b"abc"]
 
 
 async def test_what_stands_behind_the_end_passes_too(clock: Clock) -> None:
@@ -210,6 +256,17 @@ async def test_a_failing_event_is_never_shown(
     assert seen.caller.ending == "", "how it ends is for the exchange to say"
     assert unseen.connection.left
     assert seen.connection.left
+
+
+@pytest.mark.parametrize("before", [b"", WORDS])
+async def test_nothing_behind_a_failing_event_is_looked_at(clock: Clock, before: bytes) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.chunks(before or ROLE)
+    trial.chunks(WORDS, b'data: {"error":{}}\n\n', WORDS, DONE)
+    assert trial.outcome in {Outcome.ERROR_EVENT, Outcome.ERROR_FIRST}
+    assert trial.caller.parts in ([WORDS, WORDS], [ROLE + WORDS])
+    assert trial.connection.left
 
 
 async def test_a_stream_that_ends_early_is_empty_or_cut(clock: Clock) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synapse_gateway.proxy.connection import MAX_HEAD_BYTES, Broken
-from tests.proxy.support import FakeTransport, Recorder, connection_on
+from tests.proxy.support import FakeTransport, Recorder, chunk, connection_on, held_outbox
 
 if TYPE_CHECKING:
     from synapse_gateway.proxy.connection import UpstreamConnection
@@ -24,9 +24,14 @@ class Wire:
 
     def __init__(self) -> None:
         self.transport = FakeTransport()
-        self.connection, self.idle, self.gone = connection_on(self.transport)
+        self.outbox = held_outbox()
+        self.connection, self.idle, self.gone = connection_on(self.transport, self.outbox)
         self.receiver = Recorder()
-        self.connection.send(b"HEAD\r\n\r\n", b"body", self.receiver)
+        self.ask(self.receiver, b"body")
+
+    def ask(self, receiver: Recorder, body: bytes = b"") -> None:
+        self.connection.send(b"HEAD\r\n\r\n", body, receiver)
+        self.outbox.flush()
 
     def feed(self, data: bytes, cuts: list[int] | None = None) -> None:
         """Let the backend send these bytes, in as many reads as there are cuts."""
@@ -65,16 +70,77 @@ def test_a_chunked_response_is_read_however_it_arrives(cuts: list[int]) -> None:
     assert wire.reusable
 
 
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+LAST = b"0\r\n\r\n"
 BODIES = st.lists(st.binary(min_size=1, max_size=300), max_size=6)
 
 
 @given(chunks=BODIES, cuts=CUTS)
 def test_any_chunks_give_their_bytes(chunks: list[bytes], cuts: list[int]) -> None:
-    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     wire = Wire()
-    wire.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n", cuts)
+    wire.feed(CHUNKED_HEAD + b"".join(map(chunk, chunks)) + LAST, cuts)
     assert wire.receiver.body == b"".join(chunks)
     assert wire.receiver.endings == ["end"]
+
+
+@given(reads=st.lists(BODIES.filter(bool), max_size=6))
+def test_reads_of_whole_chunks_keep_their_framing(reads: list[list[bytes]]) -> None:
+    wire = Wire()
+    wire.feed(CHUNKED_HEAD + chunk(b"first"))
+    framed = [b"".join(map(chunk, read)) for read in reads if b"\r\n" not in b"".join(read)]
+    for read in reads:
+        wire.feed(b"".join(map(chunk, read)))
+    assert set(framed) <= set(wire.receiver.framed)
+    wire.feed(LAST)
+    assert wire.receiver.body == b"first" + b"".join(b"".join(read) for read in reads)
+    assert wire.receiver.endings == ["end"]
+    assert wire.reusable
+
+
+PIECES = st.sampled_from(
+    [
+        b"5\r\nhello\r\n",
+        b"05\r\nhello\r\n",
+        b"5;note=x\r\nhello\r\n",
+        b"5 \r\nhello\r\n",
+        b"+5\r\nhello\r\n",
+        b"0x5\r\nhello\r\n",
+        b"1_0\r\n0123456789abcdef\r\n",
+        b"A\r\n0123456789\r\n",
+        b"a\r\n0123456789\r\n",
+        b"a\r\n1\r\n2\r\n3\r\n4\r\n",
+        b"6\r\n5\r\nabc\r\n",
+        b"2\r\n\r\n\r\n",
+        b"6\r\nhello\r\n",
+        b"4\r\nhello\r\n",
+        b"5\nhello\n",
+        b"5\r\n",
+        b"\r\n",
+        b"5",
+        b"\r",
+        b"hello",
+        LAST,
+        b"0\r\nx-late: 1\r\n\r\n",
+    ]
+)
+
+
+@given(reads=st.lists(st.lists(PIECES, min_size=1, max_size=3).map(b"".join), max_size=6))
+def test_chunks_mean_the_same_whole_or_byte_by_byte(reads: list[bytes]) -> None:
+    whole, bytewise = Wire(), Wire()
+    for wire in (whole, bytewise):
+        wire.feed(CHUNKED_HEAD)
+    for read in reads:
+        whole.feed(read)
+    for byte in b"".join(reads):
+        bytewise.feed(bytes([byte]))
+    for wire in (whole, bytewise):
+        wire.close()
+    assert whole.receiver.endings == bytewise.receiver.endings
+    # of a read that the parser refuses it may have given the beginning
+    assert bytewise.receiver.body.startswith(whole.receiver.body)
+    if whole.receiver.endings == ["end"]:
+        assert whole.receiver.body == bytewise.receiver.body
 
 
 @given(data=st.binary(max_size=400), cuts=CUTS)
@@ -88,7 +154,7 @@ def test_any_bytes_end_in_one_way(data: bytes, cuts: list[int]) -> None:
 @given(data=st.binary(max_size=200), cuts=CUTS)
 def test_any_bytes_behind_a_good_head_end_in_one_way(data: bytes, cuts: list[int]) -> None:
     wire = Wire()
-    wire.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + data, cuts)
+    wire.feed(CHUNKED_HEAD + data, cuts)
     wire.close()
     assert len(wire.receiver.endings) == 1
 
@@ -101,10 +167,26 @@ def test_a_small_request_is_one_write() -> None:
 
 
 def test_a_large_body_is_not_copied_behind_its_head() -> None:
-    transport = FakeTransport()
-    connection, _, _ = connection_on(transport)
-    connection.send(b"HEAD\r\n\r\n", b"x" * 65536, Recorder())
-    assert transport.written == [b"HEAD\r\n\r\n", b"x" * 65536]
+    wire = Wire()
+    wire.feed(SIZED)
+    wire.transport.written.clear()
+    wire.ask(Recorder(), b"x" * 65536)
+    assert wire.transport.written == [b"HEAD\r\n\r\n", b"x" * 65536]
+
+
+@pytest.mark.parametrize(("used", "why"), [(False, Broken.MALFORMED), (True, Broken.STALE)])
+def test_what_comes_before_the_request_has_left_is_no_answer_to_it(
+    *, used: bool, why: Broken
+) -> None:
+    transport, outbox, early = FakeTransport(), held_outbox(), Recorder()
+    connection, _, _ = connection_on(transport, outbox)
+    connection.used = used
+    connection.send(b"HEAD\r\n\r\n", b"", early)
+    connection.data_received(SIZED)
+    outbox.flush()
+    assert early.endings == [why]
+    assert transport.written == []
+    assert not connection.usable
 
 
 # -- reuse
@@ -116,7 +198,7 @@ def test_a_connection_serves_one_request_after_the_other() -> None:
         wire.feed(SIZED)
         assert wire.receiver.endings == ["end"]
         wire.receiver = Recorder()
-        wire.connection.send(b"HEAD\r\n\r\n", b"", wire.receiver)
+        wire.ask(wire.receiver)
     wire.feed(CHUNKED)
     assert wire.receiver.body == b"hello world"
     assert wire.connection.used
@@ -363,7 +445,7 @@ def test_closed_before_the_first_byte_of_a_reused_one_is_stale() -> None:
     wire = Wire()
     wire.feed(SIZED)
     again = Recorder()
-    wire.connection.send(b"HEAD\r\n\r\n", b"", again)
+    wire.ask(again)
     wire.close(ConnectionResetError())
     assert again.endings == [Broken.STALE]
 
@@ -410,7 +492,7 @@ def test_leaving_late_does_not_touch_the_request_that_has_the_connection_by_now(
     before = wire.receiver
     wire.feed(SIZED)
     next_one = type(before)()
-    wire.connection.send(b"POST / HTTP/1.1\r\n\r\n", b"", next_one)
+    wire.ask(next_one)
     wire.connection.leave(before)
     assert not wire.transport.aborted
     wire.connection.data_received(SIZED)
@@ -421,7 +503,7 @@ def test_leaving_does_not_end_the_next_request_on_the_connection() -> None:
     wire = Wire()
     wire.feed(SIZED)
     again = Recorder()
-    wire.connection.send(b"HEAD\r\n\r\n", b"", again)
+    wire.ask(again)
     wire.connection.leave(wire.receiver)
     wire.feed(SIZED)
     assert again.endings == ["end"]
@@ -440,6 +522,16 @@ def test_a_receiver_may_leave_within_its_callback(callback: str, data: bytes) ->
     assert wire.receiver.endings == []
     assert wire.transport.aborted
     assert not wire.idle
+
+
+def test_a_receiver_may_leave_as_it_takes_whole_chunks() -> None:
+    wire = Wire()
+    wire.receiver.on_chunks = lambda *_: wire.connection.abort()  # type: ignore[method-assign]
+    wire.feed(CHUNKED_HEAD + chunk(b"first"))
+    for data in (chunk(b"second"), chunk(b"third"), LAST):
+        wire.connection.data_received(data)
+    assert (wire.receiver.body, wire.receiver.endings) == (b"first", [])
+    assert wire.transport.aborted
 
 
 def test_a_slow_callers_pause_reaches_the_backend() -> None:

@@ -14,7 +14,7 @@ from synapse_gateway.proxy.dialects import (
     OllamaDialect,
     ResponsesDialect,
 )
-from synapse_gateway.proxy.events import EventCutter, LineCutter, parse_event
+from synapse_gateway.proxy.events import EventCutter, LineCutter
 
 if TYPE_CHECKING:
     from synapse_gateway.proxy.dialects import Dialect
@@ -26,8 +26,7 @@ USAGE, ERROR, MALFORMED = Meaning.USAGE, Meaning.ERROR, Meaning.MALFORMED
 def read(dialect: Dialect, value: Any, name: bytes = b"") -> Meaning:
     """Let a dialect read an event; a value that is no bytes is sent as JSON."""
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    event = b"event: %b\n" % name if name else b""
-    return dialect.read(parse_event(event + b"data: " + data + b"\n\n"))
+    return dialect.read(data, name)
 
 
 def choice(index: int = 0, *, finish: str | None = None, **delta: Any) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def test_an_event_called_error_is_one() -> None:
     "dialect", [ChatDialect, ResponsesDialect, MessagesDialect, AudioDialect, OllamaDialect]
 )
 def test_a_comment_means_nothing(dialect: type[Dialect]) -> None:
-    assert dialect().read(parse_event(b": ping\n\n")) is OTHER
+    assert dialect().read(None) is OTHER
 
 
 def finished(*chunks: Any) -> bool:
@@ -279,11 +278,11 @@ def test_an_error_in_band_is_an_event_that_the_dialect_itself_takes_for_one(
     raw = dialect().error_event(BadGateway("m", code="c").as_object())
     [event] = EventCutter(1000).feed(raw)
     assert (event.name.decode(), json.loads(event.data or b"")) == expected
-    assert dialect().read(event) is ERROR
+    assert dialect().read(event.data, event.name) is ERROR
 
 
 def test_an_error_in_a_stream_of_ollama_is_a_line() -> None:
     raw = OllamaDialect().error_event(BadGateway("m").as_object())
     [event] = LineCutter(1000).feed(raw)
     assert raw == b'{"error":"m"}\n'
-    assert OllamaDialect().read(event) is ERROR
+    assert OllamaDialect().read(event.data, event.name) is ERROR

@@ -142,6 +142,36 @@ def test_an_events_fields(raw: bytes, name: bytes, data: bytes | None) -> None:
     assert cut(raw) == ([Event(raw, name, data)], b"")
 
 
+@given(data=st.one_of(STREAMS, st.binary(max_size=40).map(lambda data: b"data: " + data + b"\n\n")))
+def test_an_event_alone_is_the_only_one(data: bytes) -> None:
+    alone = EventCutter(LIMIT).alone(data)
+    if alone is not None:
+        assert cut(data) == ([Event(data, b"", alone)], b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "alone"),
+    [
+        (b'data: {"a":1}\n\n', b'{"a":1}'),
+        (b"data: a\n\ndata: b\n\n", None),
+        (b"data: a\ndata: b\n\n", None),
+        (b"data: a\n", None),
+        (b"data: a\rb\n\n", None),
+        (b"data: \n\n", None),
+        (b"\n\n", None),
+        (b": ping\n\n", None),
+    ],
+)
+def test_the_plainest_events_are_told_at_once(data: bytes, alone: bytes | None) -> None:
+    assert EventCutter(LIMIT).alone(data) == alone
+
+
+def test_an_event_behind_half_of_another_is_not_alone() -> None:
+    cutter = EventCutter(LIMIT)
+    cutter.feed(b"data: a")
+    assert cutter.alone(b"data: b\n\n") is None
+
+
 def test_what_is_left_at_the_end_reads_as_an_event() -> None:
     cutter = EventCutter(LIMIT)
     cutter.feed(b"data: a\n\ndata: [DONE]\n")
@@ -179,6 +209,17 @@ def test_a_line_is_an_event_without_a_name() -> None:
     events, rest = cut(b'{"a":1}\r\n\n{"b', cutter=LineCutter(LIMIT))
     assert events == [Event(b'{"a":1}\r\n', b"", b'{"a":1}'), Event(b"\n", b"", None)]
     assert rest == b'{"b'
+
+
+@pytest.mark.parametrize(
+    ("data", "alone"),
+    [(b'{"a":1}\r\n', b'{"a":1}'), (b"a\nb\n", None), (b"a", None), (b"\n", None), (b"", None)],
+)
+def test_a_line_alone_is_told_at_once(data: bytes, alone: bytes | None) -> None:
+    cutter = LineCutter(LIMIT)
+    assert cutter.alone(data) == alone
+    cutter.feed(b"half")
+    assert cutter.alone(data) is None
 
 
 def test_the_last_line_needs_no_end() -> None:

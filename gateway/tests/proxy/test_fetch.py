@@ -9,6 +9,7 @@ from synapse_gateway.backends import adapter
 from synapse_gateway.config.settings import Backend, BackendType
 from synapse_gateway.proxy import fetch as module
 from synapse_gateway.proxy.fetch import BackendHttp
+from synapse_gateway.proxy.outbox import Outbox
 from synapse_gateway.proxy.upstream import Upstream
 from synapse_gateway.testing import FaultyUpstream, scripts
 
@@ -25,7 +26,9 @@ async def upstream() -> AsyncIterator[FaultyUpstream]:
 def http(url: str, **fields: str) -> BackendHttp:
     backend = Backend(url=url)
     kind = adapter(BackendType.OPENAI_COMPATIBLE)
-    return BackendHttp(Upstream(backend, kind, fields.get("key"), lambda _record, _attempt: b""))
+    outbox = Outbox(asyncio.get_running_loop().call_soon)
+    upstream = Upstream(backend, kind, fields.get("key"), lambda _record, _attempt: b"", outbox)
+    return BackendHttp(upstream)
 
 
 async def test_an_answer_comes_whole(upstream: FaultyUpstream) -> None:
@@ -83,6 +86,15 @@ async def test_an_answer_too_large_is_an_error(
     upstream.queue(scripts.status(200, body=b"x" * 1_000_000))
     with pytest.raises(ConnectionError, match="too large"):
         await http(upstream.url).request("GET", "/")
+
+
+async def test_an_answer_in_chunks_comes_whole() -> None:
+    collector = module._Collector()
+    collector.on_head(200, [])
+    collector.on_chunks(b"1\r\na\r\n2\r\nbc\r\n", [b"a", b"bc"])
+    collector.on_body(b"d")
+    collector.on_end()
+    assert (await collector.done).body == b"abcd"
 
 
 async def test_only_the_first_end_of_an_answer_counts() -> None:

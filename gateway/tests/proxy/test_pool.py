@@ -9,15 +9,17 @@ import pytest
 
 from synapse_gateway.config.settings import Backend, Tls
 from synapse_gateway.proxy import pool as module
+from synapse_gateway.proxy.outbox import Outbox
 from synapse_gateway.proxy.pool import MAX_IDLE_SECONDS, Address, ConnectFailed, Pool, address_of
 from synapse_gateway.routing.outcome import Outcome
 from synapse_gateway.testing import FaultyUpstream, scripts
-from tests.proxy.support import Clock, FakeTransport, Recorder
+from tests.proxy.support import Clock, FakeTransport, Recorder, held_outbox
 
 if TYPE_CHECKING:
     from synapse_gateway.proxy.connection import UpstreamConnection
 
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
+ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ async def test_why_no_connection_could_be_made(
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fail)
     with pytest.raises(ConnectFailed) as failed:
-        await Pool(Backend(url="http://backend:1")).connect(5.0)
+        await Pool(Backend(url="http://backend:1"), held_outbox()).connect(5.0)
     assert failed.value.outcome is outcome
 
 
@@ -70,7 +72,7 @@ async def test_connecting_takes_only_so_long(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
     with pytest.raises(ConnectFailed) as failed:
-        await Pool(Backend(url="http://backend:1")).connect(0.001)
+        await Pool(Backend(url="http://backend:1"), held_outbox()).connect(0.001)
     assert failed.value.outcome is Outcome.CONNECT_TIMEOUT
 
 
@@ -86,7 +88,7 @@ async def test_a_connection_closed_before_it_could_be_used_is_a_reset(
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", closed)
     with pytest.raises(ConnectFailed) as failed:
-        await Pool(Backend(url="http://backend:1")).connect(5.0)
+        await Pool(Backend(url="http://backend:1"), held_outbox()).connect(5.0)
     assert failed.value.outcome is Outcome.RESET
 
 
@@ -105,13 +107,13 @@ async def test_the_expected_name_is_the_urls_or_the_configured_one(
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", note)
     with pytest.raises(ConnectFailed):
-        await Pool(Backend(url="https://backend", tls=tls)).connect(5.0)
+        await Pool(Backend(url="https://backend", tls=tls), held_outbox()).connect(5.0)
     assert asked["server_hostname"] == host
     assert asked["ssl"].verify_mode is ssl.CERT_REQUIRED
 
 
 async def test_a_laboratory_may_trust_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool(Backend(url="https://backend", tls=Tls(verify=False)))
+    pool = Pool(Backend(url="https://backend", tls=Tls(verify=False)), held_outbox())
     assert pool._ssl is not None
     assert pool._ssl.verify_mode is ssl.CERT_NONE
     assert not pool._ssl.check_hostname
@@ -125,7 +127,8 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
-        self.pool = Pool(Backend(url="http://backend:1"))
+        self.outbox = held_outbox()
+        self.pool = Pool(Backend(url="http://backend:1"), self.outbox)
         monkeypatch.setattr(module, "monotonic", self.clock)
         monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", self._make)
 
@@ -141,9 +144,13 @@ class Bench:
     async def used(self) -> UpstreamConnection:
         """Return a connection that has served a request and is idle."""
         connection = await self.connect()
-        connection.send(REQUEST, b"{}", Recorder())
-        connection.data_received(b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.ask(connection, Recorder())
+        connection.data_received(ANSWER)
         return connection
+
+    def ask(self, connection: UpstreamConnection, receiver: Recorder) -> None:
+        connection.send(REQUEST, b"{}", receiver)
+        self.outbox.flush()
 
 
 @pytest.fixture
@@ -183,8 +190,8 @@ async def test_one_that_nobody_needs_any_more_is_closed_by_the_next(bench: Bench
 
 async def test_one_that_is_not_to_be_kept_is_closed(bench: Bench) -> None:
     connection = await bench.pool.connect(5.0, keep=False)
-    connection.send(REQUEST, b"{}", Recorder())
-    connection.data_received(b"HTTP/1.1 204 No Content\r\n\r\n")
+    bench.ask(connection, Recorder())
+    connection.data_received(ANSWER)
     assert not connection.usable
     assert bench.pool.take() is None
 
@@ -210,10 +217,10 @@ async def test_only_so_many_are_kept(bench: Bench, monkeypatch: pytest.MonkeyPat
 async def test_a_closed_pool_lets_requests_finish(bench: Bench) -> None:
     idle, busy = await bench.used(), await bench.connect()
     receiver = Recorder()
-    busy.send(REQUEST, b"{}", receiver)
+    bench.ask(busy, receiver)
     bench.pool.close()
     assert (idle.usable, busy.usable) == (False, True)
-    busy.data_received(b"HTTP/1.1 204 No Content\r\n\r\n")
+    busy.data_received(ANSWER)
     assert receiver.endings == ["end"]
     assert not busy.usable
     assert bench.pool.take() is None
@@ -222,7 +229,7 @@ async def test_a_closed_pool_lets_requests_finish(bench: Bench) -> None:
 async def test_over_a_real_socket() -> None:
     async with FaultyUpstream() as upstream:
         upstream.queue(scripts.answer(), scripts.answer())
-        pool = Pool(Backend(url=upstream.url))
+        pool = Pool(Backend(url=upstream.url), Outbox(asyncio.get_running_loop().call_soon))
         for _ in range(2):
             connection = pool.take() or await pool.connect(5.0)
             ended = asyncio.Event()

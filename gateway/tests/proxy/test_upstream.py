@@ -11,7 +11,7 @@ from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.upstream import Upstream, Upstreams, backend_key
 from synapse_gateway.routing.table import RouteTable
 from synapse_gateway.telemetry.record import AttemptRecord
-from tests.proxy.support import request_for
+from tests.proxy.support import held_outbox, request_for
 from tests.routing.support import fleet_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def no_trace(_record: Any, _attempt: Any) -> bytes:
 
 def upstream(key: str | None = None, trace: Any = no_trace, **fields: Any) -> Upstream:
     backend = Backend(url=URL, **fields)
-    return Upstream(backend, adapter(backend.type), key, trace)
+    return Upstream(backend, adapter(backend.type), key, trace, held_outbox())
 
 
 def head(of: Upstream, path: str = "/v1/chat/completions") -> list[str]:
