@@ -82,5 +82,5 @@ validate: ## Validate VALUES offline, and by server-side dry run where a cluster
 validate-gitops: ## Check gitops/ as its Argo CD would, and render every Application
 	@hack/validate-gitops.sh
 
-pin-digests: ## Ask the registries for the digest of every tag and write it into values.yaml
-	@$${PYTHON:-python3} hack/pin_digests.py charts/synapse/values.yaml
+pin-digests: ## Ask the registries for the digest of every tag and write it beside the tag
+	@$${PYTHON:-python3} hack/pin_digests.py charts/synapse/values.yaml values/*.yaml

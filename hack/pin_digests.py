@@ -1,6 +1,6 @@
-"""Ask the registries for the digest of every tag in a values file, and write it beside the tag.
+"""Ask the registries for the digest of every tag in values files, and write it beside the tag.
 
-    python hack/pin_digests.py charts/synapse/values.yaml
+    python hack/pin_digests.py charts/synapse/values.yaml values/*.yaml
 
 Only images of others are looked up (registry, repository and tag are all written there). A registry
 that cannot be reached leaves its digests as they are; the exit code is then 1. Python's standard
@@ -98,7 +98,7 @@ def pin(path: Path) -> list[str]:
             if line.strip() and not line.strip().startswith("#"):
                 image = {}
             continue
-        image[match["key"]] = match["value"].strip("\"'")
+        image[match["key"]] = match["value"].partition(" #")[0].strip("\"' ")
         complete = image.get("registry") and image.get("repository") and image.get("tag")
         if match["key"] != "digest" or not complete:
             continue
@@ -107,18 +107,19 @@ def pin(path: Path) -> list[str]:
         except RegistryError as error:
             problems.append(str(error))
             continue
-        lines[number] = f"{match['indent']}digest: {digest}\n"
+        _, mark, comment = match["value"].partition(" #")
+        lines[number] = f"{match['indent']}digest: {digest}{mark}{comment}\n"
         sys.stdout.write(f"{image['repository']}:{image['tag']} {digest}\n")
     path.write_text("".join(lines))
     return problems
 
 
 def main() -> int:
-    """Pin the file of the command line."""
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: pin_digests.py VALUES_FILE\n")
+    """Pin the files of the command line."""
+    if len(sys.argv) < 2:
+        sys.stderr.write("usage: pin_digests.py VALUES_FILE ...\n")
         return 2
-    problems = pin(Path(sys.argv[1]))
+    problems = [problem for name in sys.argv[1:] for problem in pin(Path(name))]
     for problem in problems:
         sys.stderr.write(f"not pinned: {problem}\n")
     return 1 if problems else 0

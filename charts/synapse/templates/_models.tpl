@@ -51,7 +51,7 @@ Weights: where they are, and how they come there.
 {{- if $files -}}
 # Downloads what is missing, resumes what was cut; what is whole is left alone, and needs no network.
 - name: fetch
-  {{- include "synapse.imageFields" (dict "root" .root "image" .root.Values.gateway.image) | nindent 2 }}
+  {{- include "synapse.imageFields" (dict "root" .root "image" .root.Values.downloads.image) | nindent 2 }}
   securityContext: {{- include "synapse.containerSecurity" dict | nindent 4 }}
   command: [python3, /scripts/fetch_files.py]
   env:
@@ -63,9 +63,7 @@ Weights: where they are, and how they come there.
     {{- include "synapse.huggingFaceEnv" (dict "root" .root) | nindent 4 }}
   ports:
     - {name: progress, containerPort: 8099}
-  resources:
-    requests: {cpu: 50m, memory: 64Mi}
-    limits: {memory: 256Mi}
+  resources: {{- toYaml .root.Values.downloads.resources | nindent 4 }}
   volumeMounts:
     - {name: scripts, mountPath: /scripts, readOnly: true}
     - {name: {{ .volume }}, mountPath: {{ .at }}}

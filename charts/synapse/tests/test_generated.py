@@ -116,7 +116,7 @@ def test_digests_are_written_beside_their_tags(
     with running(Registry) as server:
         host = server.url.removeprefix("http://")
         image = "  image:\n    registry: {0}\n    repository: {1}\n    # Source.\n    tag: {2}\n"
-        image += '    digest: ""\n'
+        image += '    digest: "" # kept\n'
         text = "ollama:\n" + image.format(host, "ollama/ollama", "0.17.7")
         text += "other:\n" + image.format(host, "a/b", "1")
         text += "ours:\n" + image.format('""', "synapse-gateway", '""')
@@ -128,6 +128,7 @@ def test_digests_are_written_beside_their_tags(
     assert values["ours"]["image"]["digest"] == ""
     assert problems == [f"{host}/a/b:1: the registry answers 404"]
     assert path.read_text().count("# Source.") == 3
+    assert path.read_text().count("# kept") == 3
 
 
 def test_a_registry_out_of_reach_changes_nothing_and_is_told(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from charts.synapse.tests.chart import (
     ALL_VALUES,
     CHART,
@@ -120,3 +121,32 @@ def test_site_names_are_in_forge_only(values: Path) -> None:
     words = ["local-path", "traefik", "arunlabs"]
     found = [word for word in words if word in values.read_text()]
     assert bool(found) == (values.stem == "forge"), found
+
+
+@pytest.mark.slow
+def test_a_new_gateway_restarts_no_engine(tmp_path: Path) -> None:
+    forge = CHART.parents[1] / "values" / "forge.yaml"
+    newer = tmp_path / "newer.yaml"
+    newer.write_text('gateway: {image: {tag: "9.9.9"}}\n')
+    before, after = (
+        {pod.owner: pod for pod in pods(manifests(*values)) if pod.long_running}
+        for values in ((forge,), (forge, newer))
+    )
+    changed = [owner for owner, pod in after.items() if before[owner] != pod]
+    assert changed == ["Deployment/synapse-gateway"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", VALUES, ids=identify)
+def test_another_tag_never_keeps_the_digest_of_the_default(values: Path) -> None:
+    """`make pin-digests` fills the chart's; a digest decides what runs."""
+
+    def images(node: object) -> list[dict[str, str]]:
+        if not isinstance(node, dict):
+            return []
+        own = [node["image"]] if isinstance(node.get("image"), dict) else []
+        return own + [found for each in node.values() for found in images(each)]
+
+    for image in images(yaml.safe_load(values.read_text())):
+        if image.get("tag"):
+            assert "digest" in image, image

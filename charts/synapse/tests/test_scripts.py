@@ -602,6 +602,21 @@ class Gateway(Handler):
             self.answer_json(200, {"choices": [{"message": {"content": "Paris."}}]})
 
 
+def test_helm_test_without_a_model_does_not_pass() -> None:
+    done = run("smoke_test", GATEWAY_URL="http://127.0.0.1:9", CHAT_MODEL="", TIMEOUT="1")
+    assert done.returncode == 1
+    assert "no enabled backend serves a model that chats or embeds" in done.stderr
+
+
+def test_helm_test_says_what_it_left_out() -> None:
+    with running(Gateway, [0.5]) as server:
+        done = run(
+            "smoke_test", GATEWAY_URL=server.url, CHAT_MODEL="", EMBEDDING_MODEL="m", TIMEOUT="9"
+        )
+    assert "chat: no model of the route table does, not tested" in done.stdout
+    assert done.returncode == 1, "this gateway wants a key"
+
+
 @pytest.mark.parametrize(
     ("key", "vector", "code", "text"),
     [

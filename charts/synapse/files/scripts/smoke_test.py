@@ -64,10 +64,15 @@ def embed(model: str) -> str:
 def main() -> int:
     """Test what the environment names."""
     tests = [(chat, os.environ.get("CHAT_MODEL")), (embed, os.environ.get("EMBEDDING_MODEL"))]
+    if not any(model for _, model in tests):
+        sys.stderr.write("smoke_test: no enabled backend serves a model that chats or embeds\n")
+        return 1
     try:
         for test, model in tests:
             if model:
                 sys.stdout.write(test(model) + "\n")
+            else:
+                sys.stdout.write(f"{test.__name__}: no model of the route table does, not tested\n")
     except (TestError, KeyError, IndexError) as error:
         sys.stderr.write(f"smoke_test: {error}\n")
         return 1

@@ -20,7 +20,7 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range $name, $image := dict "gateway" $v.gateway.image "vllm" $v.vllm.image "ollama.pull" $v.ollama.pull.image -}}
+{{- range $name, $image := dict "gateway" $v.gateway.image "downloads" $v.downloads.image "vllm" $v.vllm.image "ollama.pull" $v.ollama.pull.image -}}
 {{- if regexMatch "^latest(-.*)?$" $image.tag -}}
 {{- $errors = append $errors (printf "%s.image.tag: `%s` names another image every day; write the version that was tested." $name $image.tag) -}}
 {{- end -}}

@@ -265,6 +265,12 @@ values:
           is: nodeSelector
         resources:
           is: resources
+    downloads:
+      keys:
+        image:
+          is: image
+        resources:
+          is: resources
     gateway:
       keys:
         backends:
