@@ -49,6 +49,8 @@ An edge is there only if both of its ends are: a component that is off has none.
 
 - *Application namespaces* have the label `synapse.io/access: "true"`, or are named in
   `networkPolicy.applicationNamespaces`.
+- *The ingress controller* is the namespace `networkPolicy.ingressNamespace`, and the addresses
+  `networkPolicy.ingressCidrs` where its proxies run outside the cluster.
 - Edges from application namespaces to an engine exist only for what `networkPolicy.directAccess`
   names (phases 1 to 4); phase 5 empties it.
 - *Model hosts* are the names of `networkPolicy.downloads.hosts` where `networkPolicy.cilium` is

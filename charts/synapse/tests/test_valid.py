@@ -46,3 +46,13 @@ def test_an_api_server_takes_every_object(
     documents = validator_module().load_documents(text)
     assert documents
     assert list(validator.problems(documents)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", ALL_VALUES, ids=identify)
+def test_an_api_server_without_the_operators_takes_every_object(values: Path) -> None:
+    tool("kubernetes-validate")
+    documents = validator_module().load_documents(template(values, apis=()))
+    kinds = {one["kind"] for one in documents}
+    assert not kinds & {"ServiceMonitor", "PrometheusRule"}
+    assert list(validator_module().Validator(KUBERNETES[-1]).problems(documents)) == []
