@@ -54,11 +54,13 @@ def soak(setup: Setup, total: int, say: Callable[[str], None]) -> list[dict[str,
         bad_ends += result["streams_incomplete"] + result["resets"] + result["malformed"]
         statuses.update(result["statuses"])
         time.sleep(QUIET_SECONDS)
+        counted = series(gateway)
         points.append(
             {
                 "requests": done,
+                # behind a scrape, whose own memory is there from the first one on
                 "rss_bytes": rss_bytes(gateway.pids),
-                "series": series(gateway),
+                "series": counted,
                 "callers_left": left,
                 "wrong_ends": bad_ends,
                 "per_second": result["per_second"],

@@ -233,6 +233,11 @@ class Call:
             # he has not even read the answer before
             pause()
 
+    def let_go(self) -> None:
+        """Forget who served it, at the end: together they would wait for the collector."""
+        self.task = None
+        self._pause = self._resume = _nothing
+
     # what the protocol tells
 
     @property

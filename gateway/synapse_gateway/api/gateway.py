@@ -191,6 +191,7 @@ class Gateway:
         call.whole(status, headers, body)
 
     def _finish(self, call: Call, record: RequestRecord, caller: Caller | None) -> None:
+        call.let_go()
         record.ended = now = monotonic()
         record.status = call.status or (499 if record.disconnected else 0)
         attempts = record.attempts

@@ -293,6 +293,9 @@ class SynapseProtocol(HttpToolsProtocol):
             call.task.cancel()
         self.idle.discard(self)
         super().connection_lost(exc)
+        # they refer back to this, and so only the collector could free them
+        self.cycle = self._hot = self.serving = None
+        self.pipeline.clear()
 
     def pause_writing(self) -> None:
         """Pass the back-pressure on."""

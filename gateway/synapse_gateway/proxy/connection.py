@@ -218,6 +218,8 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Say what that means for the response under way."""
         self.closed = True
+        # it refers back to this, and so only the collector could free the two
+        del self._parser
         receiver = self._receiver
         if receiver is not None:
             self._receiver = None
