@@ -87,11 +87,12 @@ class Runtime:
         self._environ = environ
         self.metrics = Metrics()
         self._tracer = tracing.start(environ, instance)
-        self.telemetry = Telemetry(self.metrics, access, self._tracer)
+        call_soon = asyncio.get_running_loop().call_soon
+        self.telemetry = Telemetry(self.metrics, access, self._tracer, call_soon)
         self.fleet = Fleet()
         self.waiting = WaitingRoom()
         self._deadlines = Deadlines()
-        self.outbox = Outbox(asyncio.get_running_loop().call_soon)
+        self.outbox = Outbox(call_soon)
         self._keys: dict[str, str | None] = {}
         self._shared: SharedState | None = None
         redis_url = environ.get("SYNAPSE_REDIS_URL")
@@ -150,6 +151,7 @@ class Runtime:
             await self._shared.stop()
         for upstream in self.gateway.state.upstreams.items().values():
             upstream.pool.close()
+        self.telemetry.account()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
 

@@ -7,7 +7,6 @@ the caller before any task wakes; the exchange only waits for `done`.
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from synapse_gateway.proxy.readers import StreamReader, WholeBody
 from synapse_gateway.routing.outcome import Outcome, of_status
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from synapse_gateway.config.defaults import ResolvedTimeouts
@@ -84,7 +84,7 @@ class Attempt:
         deadlines: Deadlines,
         head: Callable[[], Headers],
     ) -> None:
-        self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Outcome] = deadlines.loop.create_future()
         self._request = request
         self.form = form
         self._caller = caller

@@ -31,6 +31,7 @@ class Deadlines:
     """Looks at everything that has a deadline."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._bounded: set[Bounded] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -38,7 +39,7 @@ class Deadlines:
         """Look at this from now on."""
         self._bounded.add(bounded)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+            self._timer = self.loop.call_later(TICK, self._tick)
 
     def discard(self, bounded: Bounded) -> None:
         """Look at it no more."""
@@ -56,4 +57,4 @@ class Deadlines:
         # one idle tick more or less costs nothing, a timer per burst of requests would
         self._timer = None
         if self._bounded:
-            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+            self._timer = self.loop.call_later(TICK, self._tick)

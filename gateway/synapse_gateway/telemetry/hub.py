@@ -32,11 +32,19 @@ class Tracer(Protocol):
         ...
 
 
+def _at_once(function: Callable[[], None]) -> None:
+    function()
+
+
 class Telemetry:
     """Takes every finished request."""
 
     def __init__(
-        self, metrics: Metrics, access: AccessLog | None = None, tracer: Tracer | None = None
+        self,
+        metrics: Metrics,
+        access: AccessLog | None = None,
+        tracer: Tracer | None = None,
+        call_soon: Callable[[Callable[[], None]], object] = _at_once,
     ) -> None:
         """Build one.
 
@@ -44,8 +52,11 @@ class Telemetry:
             metrics: The metrics.
             access: The access log, if requests are logged.
             tracer: The exporter of traces, if there is one.
+            call_soon: Calls a function when others have been served who wait.
         """
         self.metrics = metrics
+        self._call_soon = call_soon
+        self._records: list[RequestRecord] = []
         self._tracer = tracer
         self._receivers: Sequence[Callable[[RequestRecord], None]] = [
             metrics.request_finished,
@@ -67,12 +78,23 @@ class Telemetry:
             self._tracer.configured(settings)
 
     def finished(self, record: RequestRecord) -> None:
-        """Account for a request that has ended; never raises."""
+        """Account for a request that has ended, soon."""
+        self._records.append(record)
+        if len(self._records) == 1:
+            self._call_soon(self.account)
+
+    def account(self) -> None:
+        """Account for what has ended; never raises.
+
+        All at once: the code of each receiver is then warm for all but the first.
+        """
+        records, self._records = self._records, []
         for receive in self._receivers:
-            try:
-                receive(record)
-            except Exception:  # noqa: BLE001 - the answer has been given; what is left is to say so
-                self._say_once(receive)
+            for record in records:
+                try:
+                    receive(record)
+                except Exception:  # noqa: BLE001 - the answer has been given; say so, and go on
+                    self._say_once(receive)
 
     def outgoing_traceparent(self, record: RequestRecord, attempt: AttemptRecord) -> bytes:
         """Return the W3C `traceparent` to send with an attempt; empty where there is none.

@@ -49,6 +49,21 @@ def test_one_that_fails_does_not_hurt_the_others_and_is_told_once(
     assert "Tracer.finished failed" in caplog.text
 
 
+def test_those_that_end_together_are_accounted_for_together(records: Any) -> None:
+    soon: list[Any] = []
+    metrics, tracer = Metrics(), Tracer()
+    telemetry = Telemetry(metrics, tracer=tracer, call_soon=soon.append)
+    ended = [records.request(id=str(number)) for number in range(3)]
+    for record in ended[:2]:
+        telemetry.finished(record)
+    assert (len(soon), tracer.seen) == (1, [])
+    soon.pop()()
+    assert tracer.seen == ended[:2]
+    telemetry.finished(ended[2])
+    soon.pop()()
+    assert tracer.seen == ended
+
+
 def test_a_trace_context_passes_through_where_nothing_is_exported(records: Any) -> None:
     telemetry = Telemetry(Metrics())
     record = records.request(traceparent="00-abc-def-01")
