@@ -1,4 +1,4 @@
-# `make` lists the targets. Nothing here needs root, a compiler or a system package.
+# `make` lists the targets. But for the cluster, nothing here needs root, a compiler or a system package.
 .DEFAULT_GOAL := help
 .PHONY: help up down test lock bench api-doc
 SHELL := /bin/sh
@@ -58,3 +58,4 @@ images: ## Build the images of the gateway and the model servers, and print thei
 	@hack/images/build.sh $(IMAGES)
 
 include hack/deploy.mk
+include hack/cluster/targets.mk

@@ -1,0 +1,256 @@
+"""Images of the cluster's own parts and of this repository, built by buildah and loaded into nodes.
+
+A tag follows from what goes into the image, so that an unchanged image is neither built nor loaded
+again, and a changed one is a new image to every Deployment that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hack.cluster.places import NODE_PLACES, Place
+from hack.cluster.programs import BY_NAME
+from hack.cluster.progress import Step
+from hack.cluster.settings import HERE, ROOT, STATE, ClusterError
+from hack.cluster.shell import run, succeeds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+REGISTRY = "synapse.cluster"  # no such host: these images exist in the nodes alone
+BASE = "docker.io/library/debian:trixie-slim"
+CONTEXT_COPY = re.compile(r"^COPY (?!.*--from)(?:--\S+ )*(.+) \S+$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """An image of the cluster's own: executables on top of nothing, or of Debian.
+
+    Attributes:
+        name: Repository.
+        programs: Programs of programs.py whose executables it holds.
+        lines: The Dockerfile behind its first line.
+        base: What it stands on.
+        sources: Other files for its context: name to path.
+    """
+
+    name: str
+    programs: Sequence[str]
+    lines: Sequence[str]
+    base: str = "scratch"
+    sources: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def dockerfile(self) -> str:
+        """The whole Dockerfile."""
+        return "\n".join([f"FROM {self.base}", *self.lines]) + "\n"
+
+    @property
+    def reference(self) -> str:
+        """Its full name, with a tag that follows from its content."""
+        total = hashlib.sha256(self.dockerfile.encode())
+        for path in self.sources.values():
+            total.update(path.read_bytes())
+        versions = [BY_NAME[name].version for name in self.programs] or ["1"]
+        return f"{REGISTRY}/{self.name}:{versions[0]}-{total.hexdigest()[:8]}"
+
+
+def binary_part(name: str, program: str, command: str) -> Part:
+    """An image of one static executable."""
+    lines = [f"COPY {command} /bin/{command}", "USER 65534", f'ENTRYPOINT ["/bin/{command}"]']
+    return Part(name, [program], lines)
+
+
+APT = (
+    "RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends {} > /dev/null"
+    " && rm -rf /var/lib/apt/lists/* /var/cache/apt/*"
+)
+
+PARTS = (
+    Part(
+        "pause",
+        [],
+        ["COPY pause /pause", "USER 65535:65535", 'ENTRYPOINT ["/pause"]'],
+        sources={"pause.c": HERE / "pause.c"},
+    ),
+    binary_part("coredns", "coredns", "coredns"),
+    binary_part("metrics-server", "metrics-server", "metrics-server"),
+    # Its helper pods run a shell.
+    Part(
+        "local-path-provisioner",
+        ["local-path-provisioner"],
+        [
+            "COPY local-path-provisioner /usr/local/bin/",
+            'ENTRYPOINT ["local-path-provisioner"]',
+        ],
+        base=BASE,
+    ),
+    binary_part("prometheus-operator", "prometheus-operator", "operator"),
+    binary_part("prometheus-config-reloader", "prometheus-operator", "prometheus-config-reloader"),
+    binary_part("prometheus", "prometheus", "prometheus"),
+    binary_part("alertmanager", "alertmanager", "alertmanager"),
+    # What tests run commands in: clients, foreign pods, a server to call.
+    Part(
+        "tools",
+        [],
+        [APT.format("ca-certificates curl dnsutils iproute2 iputils-ping python3"), "USER 65532"],
+        base=BASE,
+    ),
+)
+PART = {part.name: part for part in PARTS}
+
+# The repository's own images, and what besides their Dockerfile's COPY lines goes into them.
+PROJECT: Mapping[str, tuple[str, Sequence[str]]] = {
+    "gateway": ("gateway/Dockerfile", ()),
+    "llama-cpp": ("backends/llama-cpp/Dockerfile", ()),
+    "piper-tts": ("backends/piper-tts/Dockerfile", ()),
+    "whisper-stt": ("backends/whisper-stt/Dockerfile", ()),
+    "ollama": ("hack/images/ollama.Dockerfile", ("hack/build-ollama.sh",)),
+    "redis": ("hack/images/redis.Dockerfile", ()),
+}
+
+
+def source_files(paths: Iterable[str]) -> list[Path]:
+    """Files below paths of the repository, without what Git ignores."""
+    listed = run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths],
+        cwd=ROOT,
+    )
+    return sorted(path for name in listed.split("\0") if name and (path := ROOT / name).is_file())
+
+
+def context_paths(dockerfile: Path) -> list[str]:
+    """What a Dockerfile copies out of its context."""
+    text = dockerfile.read_text(encoding="utf-8").replace("\\\n", " ")
+    return [name for found in CONTEXT_COPY.findall(text) for name in found.split()]
+
+
+def project_tag(name: str) -> str:
+    """The tag of one of the repository's images, from everything that goes into it."""
+    dockerfile, more = PROJECT[name]
+    paths = [dockerfile, *more]
+    paths += [path for path in context_paths(ROOT / dockerfile) if (ROOT / path).exists()]
+    total = hashlib.sha256()
+    for path in source_files(paths):
+        total.update(f"{path.relative_to(ROOT)}\0".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()[:12]
+
+
+def project_reference(name: str) -> str:
+    """The full name of one of the repository's images."""
+    return f"docker.io/library/synapse-{name}:{project_tag(name)}"
+
+
+def is_built(reference: str) -> bool:
+    """Whether buildah has an image."""
+    return succeeds(["buildah", "inspect", "--type", "image", reference])
+
+
+def build_part(part: Part) -> None:
+    """Build an image of the cluster's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        for program in (BY_NAME[name] for name in part.programs):
+            for name_in_image in program.commands:
+                if f"COPY {name_in_image} " in part.dockerfile:
+                    shutil.copy(program.folder / name_in_image, context)
+        for name, path in part.sources.items():
+            shutil.copy(path, context / name)
+        if "pause.c" in part.sources:
+            run(["gcc", "-Os", "-static", "-o", context / "pause", context / "pause.c"])
+        (context / "Dockerfile").write_text(part.dockerfile, encoding="utf-8")
+        command = ["nice", "-n", "15", "buildah", "build", "--quiet", "--layers"]
+        command += ["--isolation", "chroot", "--network", "host", "--tag", part.reference]
+        run([*command, "--file", context / "Dockerfile", context])
+
+
+def build_project(name: str) -> None:
+    """Build one of the repository's images, as `make images` does."""
+    run(
+        [ROOT / "hack" / "images" / "build.sh", name],
+        environment={"TAG": project_tag(name), "BUILDER": "buildah"},
+        cwd=ROOT,
+    )
+
+
+def build(parts: Sequence[Part], project: Sequence[str]) -> list[str]:
+    """Build what is missing, and return the names of all."""
+    if any(part.base == BASE and not is_built(part.reference) for part in parts):
+        run([ROOT / "hack" / "images" / "base.sh"])
+    for part in parts:
+        if not is_built(part.reference):
+            with Step(f"image {part.reference}"):
+                build_part(part)
+    references = [part.reference for part in parts]
+    for name in project:
+        reference = project_reference(name)
+        if not is_built(reference):
+            with Step(f"image {reference}"):
+                build_project(name)
+        references.append(reference)
+    return references
+
+
+def ctr(node: Place, *arguments: str) -> str:
+    """Output of containerd's command line on a node, in the kubelet's namespace."""
+    return node.run("ctr", "--namespace", "k8s.io", *arguments)
+
+
+def on_node(node: Place) -> set[str]:
+    """Images that a node has."""
+    return set(ctr(node, "images", "list", "--quiet").split())
+
+
+def import_layout(node: Place, layout: Path) -> None:
+    """Load a folder of images into a node."""
+    importing = node.inside(["ctr", "--namespace", "k8s.io", "images", "import", "-"])
+    with subprocess.Popen(
+        ["tar", "-C", str(layout), "-cf", "-", "."],  # noqa: S607
+        stdout=subprocess.PIPE,
+    ) as archive:
+        done = subprocess.run(
+            importing, stdin=archive.stdout, capture_output=True, text=True, check=False
+        )
+    if done.returncode != 0:
+        raise ClusterError(f"images could not be loaded into {node.name}: {done.stderr.strip()}")
+
+
+def load(references: Sequence[str]) -> None:
+    """Bring images from buildah into every node that lacks them."""
+    nodes = list(NODE_PLACES.values())
+    there = {node.name: on_node(node) for node in nodes}
+    missing = [name for name in references if any(name not in there[node.name] for node in nodes)]
+    if not missing:
+        return
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (
+        Step(f"loading {len(missing)} images into {len(nodes)} nodes"),
+        tempfile.TemporaryDirectory(prefix="layout-", dir=STATE) as folder,
+        ThreadPoolExecutor() as pool,
+    ):
+        for name in missing:  # layers that images share are written once
+            command = ["buildah", "push", "--quiet", "--disable-compression"]
+            run([*command, name, f"oci:{folder}:{name}"])
+        list(pool.map(lambda node: import_layout(node, Path(folder)), nodes))
+    for node in nodes:
+        if lost := [name for name in missing if name not in on_node(node)]:
+            raise ClusterError(f"{node.name} did not take {', '.join(lost)}")
+
+
+def tidy(node: Place, wanted: Iterable[str]) -> None:
+    """Remove what an earlier start left in a node: containers, and images that nothing names."""
+    for container in ctr(node, "containers", "list", "--quiet").split():
+        ctr(node, "containers", "delete", container)
+    keep = set(wanted)
+    old = [name for name in on_node(node) if name not in keep and "@sha256:" not in name]
+    if old:
+        ctr(node, "images", "remove", *old)

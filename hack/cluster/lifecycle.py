@@ -1,0 +1,205 @@
+"""Bringing the cluster up and down."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hack.cluster import (
+    addons,
+    cgroups,
+    daemons,
+    images,
+    inside,
+    leftovers,
+    machine,
+    pki,
+    places,
+    programs,
+    release,
+)
+from hack.cluster.progress import Step, say
+from hack.cluster.settings import KUBECONFIG, LOGS, NAME, NAMESPACE, RUN, ClusterError
+from hack.cluster.shell import succeeds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CORE_PROGRAMS = (
+    "kubernetes",
+    "cilium",
+    "coredns",
+    "metrics-server",
+    "local-path-provisioner",
+    "prometheus-operator",
+    "prometheus",
+    "alertmanager",
+)
+NODES = tuple(places.NODE_PLACES.values())
+HELP = f"""
+The cluster is up. It has a network of its own; commands run in it by hack/cluster/enter, as a pod
+of the namespace clients would:
+
+  hack/cluster/enter kubectl -n {NAMESPACE} get pods
+  hack/cluster/enter curl -s http://synapse-gateway.{NAMESPACE}:8000/readyz
+  hack/cluster/fault --help          what can be broken, and mended
+
+kubeconfig {KUBECONFIG}
+logs       {LOGS}
+down       make cluster-down
+"""
+
+
+def build_programs(names: Sequence[str] = CORE_PROGRAMS) -> None:
+    """Build what is missing of the programs, and bring the tools that need no building."""
+    for name in ("kubectl", "helm4", "etcd", "crds"):
+        daemons.tool(name)
+    for name in names:
+        programs.build(programs.BY_NAME[name])
+
+
+def prepare_images(references: Sequence[str]) -> None:
+    """Bring images into the nodes, before the kubelets ask for them."""
+    for node in NODES:
+        daemons.start_containerd(node, kubernetes=False)
+        images.tidy(node, references)
+    images.load(references)
+    for node in NODES:
+        places.stop(f"{node.name}-containerd")
+        daemons.start_containerd(node)
+
+
+def bring_up(references: Sequence[str]) -> None:
+    """Start the cluster from nothing."""
+    if cgroups.processes():
+        bring_down()
+    leftovers.remember()
+    RUN.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(LOGS, ignore_errors=True)
+    for node in NODES:
+        cgroups.make(f"{cgroups.SLICE}/{node.name}")
+    with Step("network and certificates"):
+        places.make_network()
+        pki.make()
+        inside.write_tools()
+    with Step("control plane"), ThreadPoolExecutor() as pool:
+        loaded = pool.submit(prepare_images, references)
+        daemons.start_etcd()
+        daemons.start_apiserver()
+        daemons.wait_for_api()
+        daemons.start_controllers()
+        addons.apply_basics()
+        loaded.result()
+    with Step("nodes"):
+        for node in NODES:
+            daemons.start_node(node)
+            daemons.start_cilium(node)
+        addons.apply_monitoring()
+        for node in NODES:
+            daemons.join_network(node)
+        daemons.wait_for_nodes()
+    leftovers.note()
+
+
+def is_up() -> bool:
+    """Whether a cluster runs and answers."""
+    return KUBECONFIG.exists() and daemons.CONTROL.is_up and daemons.api_is_ready()
+
+
+def up() -> None:
+    """Bring the cluster up with the chart in it; what is there already is kept."""
+    machine.check()
+    build_programs()
+    references = images.build(images.PARTS, list(images.PROJECT))
+    if is_up():
+        say(f"the cluster {NAME} is up")
+        images.load(references)
+    else:
+        bring_up(references)
+    with Step("DNS, metrics, volumes"):
+        addons.wait_for_basics()
+    with Step("helm install, until every pod is ready"):
+        release.install()
+    with Step("Prometheus and Alertmanager"):
+        addons.wait_for_monitoring()
+    leftovers.note()
+    sys.stdout.write(HELP)
+
+
+def bring_down() -> None:
+    """End every process of the cluster, and remove what it leaves."""
+    if pids := cgroups.processes():
+        leftovers.note()
+        places.let_go_of_sockets(pids)
+    if stay := cgroups.kill():
+        raise ClusterError(f"processes that cannot be killed: {' '.join(map(str, stay))}")
+    cgroups.remove()
+    leftovers.restore_settings()
+    shutil.rmtree(RUN, ignore_errors=True)
+
+
+def down() -> None:
+    """Take the cluster down, and say what is left of it."""
+    with Step(f"taking the cluster {NAME} down"):
+        bring_down()
+    with Step("looking for what is left"):
+        found = leftovers.left()
+    if found:
+        lines = "\n".join(f"  {line}" for line in found)
+        raise ClusterError(f"The cluster is down, and this is left of it:\n{lines}")
+    say("nothing is left")
+
+
+def status() -> None:
+    """Say whether the cluster is up, and what is not ready."""
+    if not is_up():
+        sys.stdout.write(f"the cluster {NAME} is down\n")
+        return
+    sys.stdout.write(daemons.kubectl("get", "nodes", "-o", "wide"))
+    sys.stdout.write(daemons.kubectl("get", "pods", "-A", "-o", "wide"))
+
+
+def load(references: Sequence[str]) -> None:
+    """Load images that buildah has into both nodes."""
+    for name in references:
+        if not images.is_built(name):
+            raise ClusterError(f"buildah has no image {name}; buildah images lists what it has")
+    images.load(references)
+
+
+def collect(folder: str) -> None:
+    """Write logs, events and descriptions of everything into a folder."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    if LOGS.is_dir():
+        shutil.copytree(LOGS, target / "daemons", dirs_exist_ok=True)
+    if not is_up():
+        return
+
+    def write(name: str, *arguments: str) -> None:
+        try:
+            text = daemons.kubectl(*arguments, timeout=60)
+        except ClusterError as error:
+            text = f"{error}\n"
+        (target / name).write_text(text, encoding="utf-8")
+
+    write("nodes.txt", "describe", "nodes")
+    write("pods.txt", "get", "pods", "-A", "-o", "wide")
+    write("events.txt", "get", "events", "-A", "--sort-by=.lastTimestamp")
+    write("describe.txt", "-n", NAMESPACE, "describe", "all,networkpolicies,pvc,hpa")
+    everything = daemons.kubectl(
+        *("get", "pods", "-A", "--no-headers"),
+        *("-o", "custom-columns=N:.metadata.namespace,P:.metadata.name"),
+    )
+    (target / "pods").mkdir(exist_ok=True)
+    for line in everything.splitlines():
+        namespace, pod = line.split()
+        arguments = ["-n", namespace, "logs", pod, "--all-containers", "--tail=2000"]
+        write(f"pods/{namespace}_{pod}.log", *arguments)
+        if "Running" in daemons.kubectl("-n", namespace, "get", "pod", pod, "-o", "wide"):
+            write(f"pods/{namespace}_{pod}.previous.log", *arguments, "--previous")
+    if not succeeds(["sh", "-c", f"test -n \"$(ls '{target}')\""]):
+        raise ClusterError(f"nothing could be written to {target}")

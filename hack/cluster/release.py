@@ -1,0 +1,72 @@
+"""The chart's release in the cluster."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from hack.cluster.daemons import CONTROL, kubectl, tool
+from hack.cluster.images import PROJECT, project_tag
+from hack.cluster.settings import HERE, KUBECONFIG, NAMESPACE, RELEASE, ROOT, RUN
+from hack.cluster.shell import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VALUES = ROOT / "values" / "embedded.yaml"
+OVERLAY = HERE / "values.yaml"
+# Where the chart takes each image's tag from.
+TAG_PATHS = {
+    "gateway": ("gateway.image",),
+    "llama-cpp": ("llama-embed.image", "llama-router.image", "ollama.pull.image"),
+    "piper-tts": ("piper-tts.image",),
+    "whisper-stt": ("whisper-stt.image",),
+    "ollama": ("ollama.image",),
+    "redis": ("terminal-feed-redis.image",),
+}
+
+
+def tag_values() -> Path:
+    """Write the values file that names the tags of this working tree, and return its path."""
+    values: dict[str, object] = {}
+    for name in PROJECT:
+        for path in TAG_PATHS[name]:
+            level = values
+            for part in path.split("."):
+                level = level.setdefault(part, {})  # type: ignore[assignment]
+            level["tag"] = project_tag(name)
+    file = RUN / "images.yaml"
+    file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    return file
+
+
+def value_files() -> list[Path]:
+    """The values files of the release, in order."""
+    return [VALUES, OVERLAY, tag_values()]
+
+
+def helm(*arguments: str) -> str:
+    """Output of Helm as the cluster's administrator."""
+    command = [tool("helm4"), f"--kubeconfig={KUBECONFIG}", *arguments]
+    return run(CONTROL.inside(command, mounts=False), cwd=ROOT)
+
+
+def make_namespace() -> None:
+    """Make the release's namespace, which takes pods without privileges alone."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": NAMESPACE, "labels": labels},
+    }
+    kubectl("apply", "--server-side", "-f", "-", text=json.dumps(manifest))
+
+
+def install(timeout: str = "10m") -> None:
+    """Install or upgrade the release, and wait until its pods are ready."""
+    make_namespace()
+    flags = [word for file in value_files() for word in ("--values", str(file))]
+    helm(
+        *("upgrade", "--install", RELEASE, "charts/synapse", "--namespace", NAMESPACE),
+        *(*flags, "--wait", "--timeout", timeout),
+    )

@@ -1,0 +1,13 @@
+# A real cluster: made here, or the user's own by KUBECONFIG=...
+.PHONY: cluster cluster-down cluster-status
+
+##@ A cluster (KUBECONFIG=... takes your own; docs/cluster.md)
+
+cluster: ## Make a two-node Kubernetes on this machine, with the chart and real models in it
+	@$${PYTHON:-python3} -m hack.cluster up
+
+cluster-down: ## Take it down, and say what is left of it
+	@$${PYTHON:-python3} -m hack.cluster down
+
+cluster-status: ## Nodes and pods of the cluster
+	@$${PYTHON:-python3} -m hack.cluster status
