@@ -14,7 +14,8 @@ from monitoring.tests import promql
 
 sys.path[:0] = [str(promql.MONITORING.parent / "gateway")]
 
-from synapse_gateway.telemetry.metrics import Metrics  # noqa: E402 - found by the line above
+from synapse_gateway.telemetry.live import LiveUploads  # noqa: E402 - found by the line above
+from synapse_gateway.telemetry.metrics import Metrics  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +72,9 @@ class _Nothing:
 
     def retries_denied(self) -> int:
         return 0
+
+    def uploads(self) -> LiveUploads:
+        return LiveUploads(count=0, reserved=0, refused=0)
 
 
 def gateway_metrics() -> Iterator[tuple[str, str, list[str], str]]:

@@ -12,7 +12,9 @@ import gc
 import logging
 import os
 import socket
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
@@ -34,6 +36,7 @@ from synapse_gateway.errors import ConfigError
 from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.fetch import BackendHttp
 from synapse_gateway.proxy.outbox import Outbox
+from synapse_gateway.proxy.spool import SpoolRoom
 from synapse_gateway.proxy.upstream import Upstream, Upstreams, backend_key
 from synapse_gateway.proxy.waiting import WaitingRoom
 from synapse_gateway.routing.fleet import BackendState, Fleet
@@ -42,7 +45,7 @@ from synapse_gateway.routing.table import RouteTable
 from synapse_gateway.shared_state import SharedState
 from synapse_gateway.telemetry import logs, tracing
 from synapse_gateway.telemetry.hub import Telemetry
-from synapse_gateway.telemetry.live import FleetState
+from synapse_gateway.telemetry.live import FleetState, LiveUploads
 from synapse_gateway.telemetry.metrics import Metrics
 from synapse_gateway.telemetry.redact import Redactor
 
@@ -91,6 +94,7 @@ class Runtime:
         self.telemetry = Telemetry(self.metrics, access, self._tracer, call_soon)
         self.fleet = Fleet()
         self.waiting = WaitingRoom()
+        self._spool = SpoolRoom(Path(environ.get("SYNAPSE_SPOOL_DIR") or tempfile.gettempdir()))
         self._deadlines = Deadlines()
         self.outbox = Outbox(call_soon)
         self._keys: dict[str, str | None] = {}
@@ -112,6 +116,7 @@ class Runtime:
             ConfigError: Something that the configuration refers to is missing.
         """
         parts = self._parts(settings, {})
+        self._spool.check()
         self.fleet.adopt(parts.states)
         table = RouteTable(settings, self.fleet)
         limits = settings.limits.retry_budget
@@ -122,6 +127,7 @@ class Runtime:
             RetryBudget(limits.ratio, limits.window, limits.minimum_per_second),
             self._limiter,
             self.telemetry,
+            self._spool,
         )
         self.metrics.watch(
             FleetState(
@@ -129,6 +135,7 @@ class Runtime:
                 lambda: self.gateway.state.table,
                 lambda: list(self.waiting.lengths()),
                 lambda: self.gateway.budget.denied,
+                self._uploads,
             )
         )
         self._note_table(table)
@@ -152,6 +159,7 @@ class Runtime:
         for upstream in self.gateway.state.upstreams.items().values():
             upstream.pool.close()
         self.telemetry.account()
+        await asyncio.to_thread(self._spool.close)
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
 
@@ -229,6 +237,10 @@ class Runtime:
             self.gateway.state = state._replace(table=table)
             self._note_table(table)
         self.waiting.notify()
+
+    def _uploads(self) -> LiveUploads:
+        room = self._spool
+        return LiveUploads(room.uploads, room.reserved, room.refused)
 
     def _note_table(self, table: RouteTable) -> None:
         self.telemetry.configured(

@@ -7,8 +7,10 @@ SynapseError
 │   ├── Unauthorized            401
 │   ├── Forbidden               403
 │   ├── ModelNotFound           404
+│   ├── VoiceNotFound           404
 │   ├── RouteNotFound           404
 │   ├── MethodNotAllowed        405
+│   ├── RequestTimeout          408
 │   ├── TooLarge                413
 │   ├── UnsupportedMedia        415
 │   ├── Unprocessable           422
@@ -106,6 +108,14 @@ class ModelNotFound(RequestError):
     default_code = "model_not_found"
 
 
+class VoiceNotFound(RequestError):
+    """No such voice in the library."""
+
+    status = 404
+    kind = "invalid_request_error"
+    default_code = "voice_not_found"
+
+
 class RouteNotFound(RequestError):
     """No such path."""
 
@@ -120,6 +130,14 @@ class MethodNotAllowed(RequestError):
     status = 405
     kind = "invalid_request_error"
     default_code = "method_not_allowed"
+
+
+class RequestTimeout(RequestError):
+    """The caller stopped within his request."""
+
+    status = 408
+    kind = "invalid_request_error"
+    default_code = "request_timeout"
 
 
 class TooLarge(RequestError):

@@ -11,10 +11,10 @@ from typing import Annotated, Any, TypeVar, cast
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from synapse_gateway.errors import InvalidRequest
+from synapse_gateway.errors import InvalidRequest, Unprocessable
 
 Number = float | int | None
-T = TypeVar("T", bound="Body")
+T = TypeVar("T", bound="msgspec.Struct")
 Count = Annotated[int, Meta(ge=0)] | None
 
 
@@ -113,6 +113,16 @@ class Speech(Body):
     stream_format: str | None = None
 
 
+class Synthesize(msgspec.Struct):
+    """Body of /tts/synthesize and /tts/stream."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=5000)] | UnsetType = UNSET
+    voice_id: str | None = None
+    language: Annotated[str, Meta(pattern="^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$")] = "en"
+    speed: Annotated[float, Meta(ge=0.5, le=2.0)] = 1.0
+    split_sentences: bool = True
+
+
 class Show(Body):
     """Body of /api/show."""
 
@@ -120,7 +130,7 @@ class Show(Body):
     """An older name of `model`."""
 
 
-REQUIRED: dict[type[Body], tuple[str, ...]] = {
+REQUIRED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Chat: ("messages",),
     Completion: ("prompt",),
     Embeddings: ("input",),
@@ -128,6 +138,7 @@ REQUIRED: dict[type[Body], tuple[str, ...]] = {
     Rerank: ("query", "documents"),
     Messages: ("messages",),
     Speech: ("input",),
+    Synthesize: ("text",),
     Show: (),
 }
 
@@ -136,37 +147,43 @@ _DECODERS = {kind: msgspec.json.Decoder(kind).decode for kind in REQUIRED}
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?$", re.DOTALL)
 
 
-def parse(kind: type[T], body: bytes) -> T:
+def parse(
+    kind: type[T], body: bytes, wrong: type[InvalidRequest | Unprocessable] = InvalidRequest
+) -> T:
     """Read a body.
 
     Args:
         kind: What it should be.
         body: JSON, as it came.
+        wrong: What a field that is missing or cannot be is answered with.
 
     Raises:
         InvalidRequest: It is not JSON, lacks a field, or a field is of the wrong type; the error
             names the field.
+        Unprocessable: The latter two, if `wrong` says so.
     """
     try:
         parsed = cast("T", _DECODERS[kind](body))
     except msgspec.ValidationError as error:
-        raise _wrong_field(str(error)) from None
+        raise _wrong_field(str(error), wrong) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InvalidRequest(f"The body is not valid JSON: {reason}", code="invalid_json") from None
     for name in REQUIRED[kind]:
         if getattr(parsed, name) is UNSET:
-            raise InvalidRequest(f"{name}: is required", param=name, code="missing_field")
+            raise wrong(f"{name}: is required", param=name, code="missing_field")
     return parsed
 
 
-def _wrong_field(text: str) -> InvalidRequest:
+def _wrong_field(
+    text: str, wrong: type[InvalidRequest | Unprocessable]
+) -> InvalidRequest | Unprocessable:
     match = _AT.match(text)
     what, where = (match["what"], match["where"]) if match else (text, None)
     if where is None:
         return InvalidRequest(f"The body must be a JSON object: {what}", code="invalid_type")
     sentence = what[:1].lower() + what[1:].replace("`", "")
-    return InvalidRequest(f"{where}: {sentence}", param=where, code="invalid_type")
+    return wrong(f"{where}: {sentence}", param=where, code="invalid_type")
 
 
 def text_of(content: Raw | UnsetType | None) -> tuple[str, bool]:

@@ -7,16 +7,20 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from synapse_gateway.errors import RequestError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from synapse_gateway.api.protocol import SynapseProtocol
-    from synapse_gateway.errors import RequestError
     from synapse_gateway.proxy.connection import Headers
 
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with a timeout of zero."""
+LINGER = 2.0
+"""Seconds that a caller may go on sending what was refused: closed at once, the answer could be
+lost to a reset."""
 
 
 def _nothing() -> None:
@@ -44,6 +48,7 @@ class Call:
         path: Of the URL, without the query.
         headers: By name in lower case; the last of several of one name.
         keep_alive: Whether the connection can serve another request afterwards.
+        uploads: Whether the body is taken as it arrives, by `receive`, and not kept here.
     """
 
     __slots__ = (
@@ -51,9 +56,12 @@ class Call:
         "_chunked",
         "_complete",
         "_discard",
+        "_ended",
         "_pause",
+        "_received",
         "_resume",
         "_started",
+        "_take",
         "disconnected",
         "headers",
         "keep_alive",
@@ -65,6 +73,7 @@ class Call:
         "response_complete",
         "status",
         "task",
+        "uploads",
         "waiting_for_100_continue",
     )
 
@@ -75,6 +84,7 @@ class Call:
         headers: dict[bytes, bytes],
         *,
         keep_alive: bool,
+        uploads: bool = False,
     ) -> None:
         self.protocol = protocol
         self.path = path
@@ -90,7 +100,11 @@ class Call:
         """Why the body was not read to its end."""
         self.received = 0
         """Bytes of the body so far."""
+        self.uploads = uploads
         self._body: list[bytes] = []
+        self._take: Callable[[bytes], None] | None = None
+        self._received: asyncio.Future[None] | None = None
+        self._ended = False
         self._complete: asyncio.Event | None = None
         self._started = False
         self._discard = False
@@ -106,16 +120,55 @@ class Call:
         return self._body[0] if len(self._body) == 1 else b"".join(self._body)
 
     def take_body(self, data: bytes) -> None:
-        """Keep a part of the body."""
-        if not self._discard:
+        """Keep a part of the body, or pass it on."""
+        if self._discard:
+            return
+        self.received += len(data)
+        if self._take is None:
             self._body.append(data)
-            self.received += len(data)
+            if self.uploads:
+                self.protocol.flow.pause_reading()
+            return
+        try:
+            self._take(data)
+        except RequestError as error:
+            self.refuse_body(error)
 
     def refuse_body(self, error: RequestError) -> None:
         """Keep nothing more of the body; the answer will be this error."""
         self.refusal = error
         self._discard = True
         self._body.clear()
+        if self._received is not None and not self._received.done():
+            self._received.set_exception(error)
+
+    async def receive(self, take: Callable[[bytes], None]) -> None:
+        """Pass the body on as it arrives, and wait for its end.
+
+        Args:
+            take: Gets every part.
+
+        Raises:
+            RequestError: By which `take` or another refused a part.
+        """
+        self.ask_for_body()
+        self._take = take
+        parts, self._body = self._body, []
+        for part in parts:
+            take(part)
+        if not self._ended:
+            self._received = asyncio.get_running_loop().create_future()
+            self.protocol.flow.resume_reading()
+            await self._received
+
+    def pause_body(self) -> None:
+        """Read no more of the body for now."""
+        if not self._ended:
+            self.protocol.flow.pause_reading()
+
+    def resume_body(self) -> None:
+        """Read on."""
+        self.protocol.flow.resume_reading()
 
     def ask_for_body(self) -> None:
         """Tell a caller who waits for it to send the body (RFC 9110, 10.1.1)."""
@@ -128,6 +181,12 @@ class Call:
 
     def body_complete(self) -> bool:
         """Note the end of the body; True if the request can be served at once."""
+        self._ended = True
+        if self.uploads:
+            # it is being served since its head was there
+            if self._received is not None and not self._received.done():
+                self._received.set_result(None)
+            return False
         if self._complete is None:
             return True
         self._complete.set()
@@ -137,7 +196,7 @@ class Call:
         """Serve a pipelined request when its turn has come."""
         self.task = asyncio.current_task()
         self.protocol.serving = self
-        if self._complete is not None:
+        if self._complete is not None and not self.uploads:
             if not self._complete.is_set() and self.refusal is None:
                 self.ask_for_body()
             await self._complete.wait()
@@ -212,6 +271,8 @@ class Call:
         """Send a whole answer."""
         if self.gone:
             return
+        if self._unread:
+            self._leave_rest()
         self._started = True
         self.status = status
         parts = self.protocol.head_parts(status)
@@ -258,10 +319,24 @@ class Call:
         """The caller has caught up."""
         self._resume()
 
+    @property
+    def _unread(self) -> bool:
+        """Whether the caller has more to send than was wanted."""
+        return self.uploads and not self._ended
+
+    def _leave_rest(self) -> None:
+        """Take no notice of what is still being sent."""
+        self.keep_alive = False
+        self._discard = True
+        self.protocol.flow.resume_reading()
+        self.protocol.loop.call_later(LINGER, self.protocol.transport.close)
+
     def _end(self) -> None:
         self.response_complete = True
         self._pause = self._resume = _nothing
         # after a refusal the caller may still be sending: the protocol closes when he has done
-        if not self.keep_alive and (self.refusal is None or self._complete is not None):
+        if not (self.keep_alive or self._unread) and (
+            self.refusal is None or self.uploads or self._complete is not None
+        ):
             self.protocol.close()
         self.protocol.on_response_complete()

@@ -10,10 +10,14 @@ import time
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from synapse_gateway.api import speech
+from synapse_gateway.api.audio import AUDIO_ROUTES, prepare_audio
 from synapse_gateway.api.errors import render
 from synapse_gateway.api.ollama import OLLAMA_ROUTES, prepare_ollama
 from synapse_gateway.api.prepare import Resolver, prepare_json, prepare_multipart
 from synapse_gateway.api.routes import OPENAI_ROUTES
+from synapse_gateway.api.speech import SPEECH_ROUTES, prepare_speech
+from synapse_gateway.api.uploads import receive
 from synapse_gateway.errors import RequestError
 from synapse_gateway.proxy.exchange import Exchange
 from synapse_gateway.telemetry.record import RequestRecord
@@ -22,13 +26,15 @@ if TYPE_CHECKING:
     from synapse_gateway.api.call import Call
     from synapse_gateway.auth.keys import Caller, KeyRing
     from synapse_gateway.auth.limits import Limiter
+    from synapse_gateway.proxy.caller import Caller as Answering
     from synapse_gateway.proxy.connection import Headers
     from synapse_gateway.proxy.request import ProxyRequest
+    from synapse_gateway.proxy.spool import SpoolRoom
     from synapse_gateway.proxy.upstream import Upstreams
     from synapse_gateway.proxy.waiting import WaitingRoom
     from synapse_gateway.routing.fleet import Fleet
     from synapse_gateway.routing.retry_budget import RetryBudget
-    from synapse_gateway.routing.table import RouteTable
+    from synapse_gateway.routing.table import Candidate, RouteTable
     from synapse_gateway.telemetry.hub import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -54,6 +60,7 @@ class Gateway:
         budget: Retries.
         limiter: Callers' limits.
         telemetry: Takes the finished records.
+        spool: Where uploads lie.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Gateway:
         budget: RetryBudget,
         limiter: Limiter,
         telemetry: Telemetry,
+        spool: SpoolRoom,
     ) -> None:
         self.state = state
         self.fleet = fleet
@@ -71,18 +79,23 @@ class Gateway:
         self.budget = budget
         self.limiter = limiter
         self.telemetry = telemetry
+        self.spool = spool
         self.draining = False
         """Whether the process has been told to stop."""
-        self.hot_paths = frozenset(path.encode() for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES))
+        self.upload_paths = frozenset(
+            (*AUDIO_ROUTES, *(path for path, route in OPENAI_ROUTES.items() if route.body is None))
+        )
+        """Paths whose bodies are spooled."""
+        self.hot_paths = frozenset(
+            path.encode()
+            for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES, *self.upload_paths, *SPEECH_ROUTES)
+        )
         self._loop = asyncio.get_running_loop()
 
     def max_body(self, path: str) -> int:
         """Return the largest body that a path takes, in bytes."""
         limits = self.state.table.settings.limits
-        route = OPENAI_ROUTES.get(path)
-        if route is not None and route.body is None:
-            return limits.max_upload_bytes
-        return limits.max_body_bytes
+        return limits.max_upload_bytes if path in self.upload_paths else limits.max_body_bytes
 
     @staticmethod
     def render(error: RequestError, path: str) -> tuple[int, Headers, bytes]:
@@ -94,20 +107,21 @@ class Gateway:
         record = self._record(call)
         caller: Caller | None = None
         try:
-            state = self.state
-            caller = await self._admit(call, state.ring, record)
-            request = self._prepare(call, state.table, caller, record)
-            if isinstance(request, bytes):
-                self._answer_whole(call, record, request)
-                return
-            # those who came together all take the step before, then all the step behind: code that
-            # has just run for another request runs a fifth faster
-            await asyncio.sleep(0)
-            self.budget.request(record.started)
-            exchange = Exchange(
-                request, call, state.table, state.upstreams, self.waiting, self.budget
-            )
-            await exchange.run()
+            caller = await self._admit(call, self.state.ring, record)
+            if call.uploads:
+                await self._serve_upload(call, caller, record)
+            elif call.path in SPEECH_ROUTES:
+                await self._speak(call, caller, record)
+            else:
+                state = self.state
+                request = self._prepare(call, state.table, caller, record)
+                if isinstance(request, bytes):
+                    self._answer_whole(call, record, request)
+                else:
+                    # those who came together all take the step before, then all the step behind:
+                    # code that has just run for another request runs a fifth faster
+                    await asyncio.sleep(0)
+                    await self._exchange(request, call, state)
         except RequestError as error:
             self._answer(call, record, error)
         except asyncio.CancelledError:
@@ -144,6 +158,35 @@ class Gateway:
             self.limiter.admit(caller)
         return caller
 
+    async def _exchange(
+        self, request: ProxyRequest, answer: Answering, state: State
+    ) -> Candidate | None:
+        """Serve a request; return who answered, None if it is refused or broke off.
+
+        Raises:
+            RequestError: Nobody did.
+        """
+        self.budget.request(request.record.started)
+        exchange = Exchange(
+            request, answer, state.table, state.upstreams, self.waiting, self.budget
+        )
+        await exchange.run()
+        return exchange.served
+
+    async def _speak(self, call: Call, caller: Caller, record: RequestRecord) -> None:
+        state = self.state
+        resolver = Resolver(state.table, caller, record)
+        asked = prepare_speech(call.path, call.body, call.headers, resolver, caller, record)
+
+        async def run(request: ProxyRequest, answer: Answering) -> Candidate | None:
+            return await self._exchange(request, answer, state)
+
+        if asked.stream:
+            await speech.stream(asked, call, run)
+        else:
+            settings = state.table.settings.limits.spool
+            await speech.synthesize(asked, call, run, lambda: self.spool.open(0, settings))
+
     def _prepare(
         self, call: Call, table: RouteTable, caller: Caller, record: RequestRecord
     ) -> ProxyRequest | bytes:
@@ -151,8 +194,27 @@ class Gateway:
         route = OPENAI_ROUTES.get(call.path)
         if route is None:
             return prepare_ollama(call, resolver, caller, record)
-        prepare = prepare_multipart if route.body is None else prepare_json
-        return prepare(route, call.body, call.headers, resolver, caller, record)
+        return prepare_json(route, call.body, call.headers, resolver, caller, record)
+
+    async def _serve_upload(self, call: Call, caller: Caller, record: RequestRecord) -> None:
+        """Spool a recording, and have it served from there."""
+        limits = self.state.table.settings.limits
+        form, spool = await receive(call, self.spool, limits, self.state.upstreams.deadlines)
+        try:
+            # what the upload took is not the backends' time
+            record.started = monotonic()
+            record.bytes_in = call.received
+            state = self.state
+            resolver = Resolver(state.table, caller, record)
+            route = AUDIO_ROUTES.get(call.path)
+            if route is not None:
+                request = prepare_audio(route, form, call.headers, resolver, caller, record)
+            else:
+                hot = OPENAI_ROUTES[call.path]
+                request = prepare_multipart(hot, form, call.headers, resolver, caller, record)
+            await self._exchange(request, call, state)
+        finally:
+            spool.close()
 
     def _record(self, call: Call) -> RequestRecord:
         headers = call.headers

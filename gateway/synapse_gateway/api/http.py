@@ -13,11 +13,13 @@ from starlette.exceptions import HTTPException
 
 from synapse_gateway import __version__, errors
 from synapse_gateway.api.access import CallerOf
+from synapse_gateway.api.audio import AUDIO_ROUTES
 from synapse_gateway.api.catalog import model_object, visible_models
 from synapse_gateway.api.errors import render
 from synapse_gateway.api.ollama import OLLAMA_ROUTES, add_ollama
 from synapse_gateway.api.openapi import describe, page
 from synapse_gateway.api.routes import OPENAI_ROUTES
+from synapse_gateway.api.speech import SPEECH_ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,7 +177,7 @@ def _add_hot_paths(app: FastAPI) -> None:
     async def elsewhere(request: Request) -> Response:
         raise errors.RouteNotFound(f"There is no {request.scope['raw_path'].decode('latin-1')}.")
 
-    for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES):
+    for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES, *AUDIO_ROUTES, *SPEECH_ROUTES):
         app.add_route(path, elsewhere, methods=["POST"], include_in_schema=False)
 
 

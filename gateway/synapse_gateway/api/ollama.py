@@ -102,7 +102,7 @@ def prepare_ollama(
         capability=capability,
         route=route,
         form=form,
-        native=native,
+        choose_form=lambda backend: native if _speaks_ollama(backend.adapter) else form,
         headers=forwarded(call.headers, b"application/json"),
         stream=translated.stream,
         deadline=record.started + route.plan(capability).overall,

@@ -9,8 +9,11 @@ import msgspec
 from fastapi.openapi.utils import get_openapi
 
 from synapse_gateway.api import bodies
+from synapse_gateway.api.audio import AUDIO_ROUTES, AudioRoute
+from synapse_gateway.api.audio_schemas import ANSWERS
 from synapse_gateway.api.ollama import OLLAMA_ROUTES
 from synapse_gateway.api.routes import OPENAI_ROUTES, HotRoute
+from synapse_gateway.api.speech import SPEECH_ROUTES
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -26,6 +29,10 @@ _ERRORS = {
     "502": "Every backend that was tried answered wrongly.",
     "503": "No backend is available, or all are full; see Retry-After.",
     "504": "The backends did not answer in time.",
+}
+_CONTRACT_ERRORS = {
+    "403": "The key is limited to models, and this path is not among them.",
+    "422": "A field is missing, or has a value that it cannot have.",
 }
 _REFUSED_BY_BACKENDS = ("400", "413", "415", "422", "4XX")
 """Statuses that a backend's own refusal of the request can have."""
@@ -118,6 +125,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document["paths"][route.path] = {"post": _operation(route, schemas)}
     for route_path, summary in OLLAMA_ROUTES.items():
         document["paths"][route_path] = {"post": _ollama_operation(route_path, summary)}
+    for recording in AUDIO_ROUTES.values():
+        document["paths"][recording.path] = {"post": _recording_operation(recording)}
+    for route_path, summary in SPEECH_ROUTES.items():
+        document["paths"][route_path] = {"post": _speech_operation(route_path, summary, schemas)}
     document["paths"]["/metrics"]["get"]["responses"]["200"]["content"] = {
         "text/plain": {},
         "application/openmetrics-text": {},
@@ -129,6 +140,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
         responses = document["paths"][path]["post"]["responses"]
         for status in _REFUSED_BY_BACKENDS:
             responses[status] = _error(_ERRORS.get(status, _REFUSED), "Refusal")
+    for path in (*AUDIO_ROUTES, *SPEECH_ROUTES):
+        responses = document["paths"][path]["post"]["responses"]
+        for status, text in (*_CONTRACT_ERRORS.items(), ("4XX", _REFUSED)):
+            responses[status] = _error(text, "Error")
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     return document
@@ -138,12 +153,7 @@ def _operation(route: HotRoute, schemas: dict[str, Any]) -> dict[str, Any]:
     if route.body is None:
         content: dict[str, Any] = {"multipart/form-data": {"schema": _RECORDING}}
     else:
-        (reference,), found = msgspec.json.schema_components(
-            [route.body], ref_template="#/components/schemas/{name}"
-        )
-        schemas.update(found)
-        _require(schemas[route.body.__name__], route.body)
-        content = {"application/json": {"schema": reference}}
+        content = _json_content(route.body, schemas)
     return {
         "tags": ["openai"],
         "summary": route.summary,
@@ -158,7 +168,52 @@ def _operation(route: HotRoute, schemas: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _require(schema: dict[str, Any], body: type[bodies.Body]) -> None:
+def _json_content(body: type[msgspec.Struct], schemas: dict[str, Any]) -> dict[str, Any]:
+    (reference,), found = msgspec.json.schema_components(
+        [body], ref_template="#/components/schemas/{name}"
+    )
+    schemas.update(found)
+    _require(schemas[body.__name__], body)
+    return {"application/json": {"schema": reference}}
+
+
+def _recording_operation(route: AudioRoute) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        name: {"type": "string", "format": "binary"} for name in route.files
+    }
+    properties.update({name: rule.schema for name, rule in route.fields.items()})
+    schema = {
+        "type": "object",
+        "required": [*route.files, *route.required],
+        "properties": properties,
+    }
+    answer = {"schema": ANSWERS[route.path]} if route.path in ANSWERS else {}
+    return _contract_operation(
+        route.path,
+        route.summary,
+        {"multipart/form-data": {"schema": schema}},
+        {route.answers: answer},
+    )
+
+
+def _speech_operation(path: str, summary: str, schemas: dict[str, Any]) -> dict[str, Any]:
+    content = _json_content(bodies.Synthesize, schemas)
+    return _contract_operation(path, summary, content, {"audio/wav": {}})
+
+
+def _contract_operation(
+    path: str, summary: str, content: dict[str, Any], answer: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "tags": [path.split("/")[1]],
+        "summary": summary,
+        "operationId": path.strip("/").replace("/", "_").replace("-", "_"),
+        "requestBody": {"required": True, "content": content},
+        "responses": {"200": {"description": "The answer.", "content": answer}},
+    }
+
+
+def _require(schema: dict[str, Any], body: type[msgspec.Struct]) -> None:
     """Add what the decoder leaves to a check of its own, or to the backend."""
     required = bodies.REQUIRED[body]
     if required:
@@ -202,6 +257,7 @@ def _answer(route: HotRoute) -> dict[str, Any]:
     if route.body is None:
         content["text/plain"] = {}
         content["text/vtt"] = {}
+        content["application/x-subrip"] = {}
     return content
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
 from synapse_gateway.api import bodies
-from synapse_gateway.api.multipart import Form as Multipart
+from synapse_gateway.api.multipart import encode, new_boundary
 from synapse_gateway.config.settings import Policy
-from synapse_gateway.errors import InvalidRequest, ModelNotFound, NotSupported, UnsupportedMedia
+from synapse_gateway.errors import (
+    Forbidden,
+    InvalidRequest,
+    ModelNotFound,
+    NotSupported,
+    UnsupportedMedia,
+)
 from synapse_gateway.proxy.events import EventCutter
 from synapse_gateway.proxy.readers import StreamReader
 from synapse_gateway.proxy.request import Form, ProxyRequest
@@ -19,9 +26,11 @@ from synapse_gateway.routing import auto
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from synapse_gateway.api.multipart import Form as Multipart
     from synapse_gateway.api.routes import HotRoute
     from synapse_gateway.auth.keys import Caller
     from synapse_gateway.backends.base import Capability
+    from synapse_gateway.proxy.body import Joined
     from synapse_gateway.proxy.dialects import Dialect
     from synapse_gateway.routing.table import ModelRoute, RouteTable
     from synapse_gateway.telemetry.record import RequestRecord
@@ -94,6 +103,21 @@ class Resolver:
                 param="model",
                 code="model_not_capable",
             )
+        return route
+
+    def service(self, path: str, capability: Capability) -> ModelRoute:
+        """Return what serves a path whose requests name no model.
+
+        Raises:
+            NotSupported: Nothing of the deployment can.
+            Forbidden: The key is limited to models that are others.
+        """
+        route = self._table.service(path, capability)
+        if route is None:
+            raise NotSupported(f"No backend of this deployment can do this ({capability.value}).")
+        if not self._caller.allows(route.name or path):
+            raise Forbidden(f"This key may not use {path}.")
+        self._record.model = route.name
         return route
 
     def find(self, name: str) -> ModelRoute | None:
@@ -195,35 +219,41 @@ def prepare_json(
 
 def prepare_multipart(
     route: HotRoute,
-    body: bytes,
+    form: Multipart,
     headers: dict[bytes, bytes],
     resolver: Resolver,
     caller: Caller,
     record: RequestRecord,
 ) -> ProxyRequest:
-    """Make the request of a route that takes form data with a recording.
+    """Make the request of a route of OpenAI's API that takes form data with a recording.
 
     Raises:
         RequestError: The caller's mistake.
     """
-    content_type = headers.get(b"content-type", b"")
-    form = Multipart.parse(body, content_type)
-    if "file" not in form.files:
+    if not form.files("file"):
         raise InvalidRequest("file: is required, as a file", param="file", code="missing_field")
     asked = form.fields.get("model")
     model = resolver.resolve(asked, route.path, route.capability, None)
     record.stream = stream = form.fields.get("stream", "").lower() == "true"
+    boundary = new_boundary()
 
-    def body_for(name: str) -> bytes:
-        return body if not name or name == asked else form.with_field("model", name)
+    def body_for(name: str) -> Joined:
+        chosen = form if not name or name == asked else form.with_field("model", name)
+        return encode(chosen.parts, boundary)
 
     affinity = session_affinity(headers)
     return ProxyRequest(
         record=record,
         capability=route.capability,
         route=model,
-        form=Form(path=route.path, body_for=body_for, dialect=route.dialect, expects_json=False),
-        headers=forwarded(headers, content_type),
+        form=Form(
+            path=route.path,
+            body_for=body_for,
+            dialect=route.dialect,
+            expects_json=False,
+            hold=sys.maxsize,
+        ),
+        headers=forwarded(headers, b"multipart/form-data; boundary=" + boundary),
         stream=stream,
         deadline=record.started + model.plan(route.capability).overall,
         priority=caller.priority,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from synapse_gateway.api.call import Call
+from synapse_gateway.api.call import LINGER, Call
 from synapse_gateway.errors import InvalidRequest, TooLarge
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_PIPELINE = 8
 """Requests of one connection that may wait for the one before before no more is read."""
 _UPGRADING = frozenset({b"upgrade", b"http2-settings"})
-LINGER = 2.0
-"""Seconds that a caller may go on sending what was refused: closed at once, the answer could be
-lost to a reset."""
 
 
 class IdleConnections:
@@ -200,21 +197,34 @@ class SynapseProtocol(HttpToolsProtocol):
         version_1_0 = self.parser.get_http_version() == "1.0"
         self.takes_chunks = not version_1_0
         call = Call(
-            self, path, headers, keep_alive=not version_1_0 and self.parser.should_keep_alive()
+            self,
+            path,
+            headers,
+            keep_alive=not version_1_0 and self.parser.should_keep_alive(),
+            uploads=path in self.gateway.upload_paths,
         )
         before = self.cycle
         self._hot = self.cycle = call
         if before is not None and not before.response_complete:
             call.wait_in_pipeline()
             self.pipeline.appendleft((call, self.app))  # type: ignore[arg-type]
-            self._bound_pipeline()
+            if call.uploads:
+                # its body waits for its turn where it is, not here
+                self.flow.pause_reading()
+            else:
+                self._bound_pipeline()
         else:
             self.serving = call
         limit = self.gateway.max_body(path)
         length = headers.get(b"content-length")
         if length is not None and int(length) > limit:
             self._refuse(call, limit)
-        elif b"expect" in headers and self.serving is call:
+        elif self.serving is not call:
+            return
+        elif call.uploads:
+            # who may not send it, or finds no room for it, shall hear so before
+            self._serve(call)
+        elif b"expect" in headers:
             call.ask_for_body()
 
     def on_body(self, body: bytes) -> None:
@@ -239,10 +249,13 @@ class SynapseProtocol(HttpToolsProtocol):
             # refused before its end, which the caller may not have noticed
             self.close()
         elif call.body_complete():
-            task: asyncio.Task[None] = self.loop.create_task(call.handle())
-            call.task = task
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self._serve(call)
+
+    def _serve(self, call: Call) -> None:
+        task: asyncio.Task[None] = self.loop.create_task(call.handle())
+        call.task = task
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _refuse(self, call: Call, limit: int) -> None:
         call.keep_alive = False

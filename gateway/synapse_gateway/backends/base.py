@@ -21,8 +21,18 @@ class Capability(enum.StrEnum):
     SPEECH = "speech"
     TRANSCRIPTIONS = "transcriptions"
     TRANSLATIONS = "translations"
+    DIARIZATION = "diarization"
+    VERIFICATION = "verification"
+    DENOISING = "denoising"
+    CONVERSION = "conversion"
+    CLONING = "cloning"
+    """Speech in the voice of reference recordings."""
+    INTERPOLATION = "interpolation"
+    """Speech in a voice between several."""
     OLLAMA = "ollama"
     """Ollama's own API, natively."""
+    TRANSCRIBE = "transcribe"
+    """`/transcribe`, `/stream` and `/detect-language`, natively."""
 
 
 class Refusal(enum.StrEnum):
@@ -104,6 +114,10 @@ class Probe(msgspec.Struct, frozen=True):
     """Requests that wait in its own queue."""
     asleep: bool = False
     version: str = ""
+    languages: tuple[tuple[str, str], ...] = ()
+    """Code and English name of each language that it speaks, where it tells."""
+    voices: tuple[str, ...] = ()
+    """Voices of its own, where it tells; the first one is its standard."""
 
 
 class Adapter(Protocol):

@@ -1,7 +1,8 @@
 """What the small servers of this repository (`backends/`) have in common.
 
 Proven against: the servers themselves, started by the tests. Probe: `/health` (503 while the model
-loads), `/v1/models`, and `/metrics` with the requests in flight and those of them that wait.
+loads), `/v1/models`, `/metrics` with the requests in flight and those of them that wait, and
+`/languages` of those that speak.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from synapse_gateway.backends import answers
-from synapse_gateway.backends.base import Probe
+from synapse_gateway.backends.base import Capability, Probe
 from synapse_gateway.backends.exposition import read_gauges
 from synapse_gateway.backends.openai_compatible import OpenAICompatible
 
@@ -30,7 +31,7 @@ class SynapseServer(OpenAICompatible):
     async def describe(
         self, http: Http, reply: Reply, models: tuple[DiscoveredModel, ...] | None
     ) -> Probe:
-        """Add the load."""
+        """Add the load, and what can be spoken."""
         found = await answers.ask_if_there(http, "/metrics")
         gauges = read_gauges(found.body, (IN_FLIGHT, QUEUED)) if found is not None else {}
         queued = int(gauges[QUEUED]) if QUEUED in gauges else None
@@ -42,4 +43,13 @@ class SynapseServer(OpenAICompatible):
             models=models,
             busy=None if busy is None else max(0, busy),
             waiting=queued,
+            languages=await self._languages(http),
         )
+
+    async def _languages(self, http: Http) -> tuple[tuple[str, str], ...]:
+        if Capability.SPEECH not in self.capabilities:
+            return ()
+        found = await answers.ask_if_there(http, "/languages")
+        listed = answers.items(answers.parse(found.body)) if found is not None else []
+        pairs = ((answers.text(e.get("code")), answers.text(e.get("name"))) for e in listed)
+        return tuple((code, name or code) for code, name in pairs if code)

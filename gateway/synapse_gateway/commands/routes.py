@@ -48,7 +48,10 @@ def render(settings: Settings) -> str:
     if settings.models:
         tables.append(_table([HEADINGS, *_model_rows(settings)]))
     if settings.routes:
-        rows = [(path, route.backend) for path, route in settings.routes.items()]
+        rows = [
+            (path, route.backend or f"{route.model} (model)")
+            for path, route in settings.routes.items()
+        ]
         tables.append(_table([("PATH", "BACKEND"), *rows]))
     if not tables:
         tables.append("no models and no routes: what the backends themselves list is served\n")

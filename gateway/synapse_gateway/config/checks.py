@@ -49,6 +49,7 @@ class Checks:
         self._check_backends()
         self._check_model_names()
         self._check_fallbacks()
+        self._check_routes()
         self._check_auto()
         self._check_keys()
         for name, model in self._settings.models.items():
@@ -113,6 +114,18 @@ class Checks:
             if model.context_fallback == name:
                 message = "must be another model, with a larger context"
                 self._error(message, "models", name, "context_fallback")
+
+    def _check_routes(self) -> None:
+        for path, route in self._settings.routes.items():
+            if route.backend is not None and route.model is not None:
+                self._error("must not be given beside backend", "routes", path, "model")
+            elif route.backend is None and route.model is None:
+                refused = any(
+                    self._findings.told(self._places.at("routes", path, field))
+                    for field in ("backend", "model")
+                )
+                if not refused:
+                    self._error("must have one of backend, model (got none)", "routes", path)
 
     def _check_auto(self) -> None:
         auto = self._settings.auto

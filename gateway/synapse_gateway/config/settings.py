@@ -220,8 +220,10 @@ class Model(_Section, frozen=True):
 class Route(_Section, frozen=True):
     """What serves a path when the request names no model of the table."""
 
-    backend: BackendName
+    backend: BackendName | None = None
     """Name of an entry of `backends`."""
+    model: ModelName | None = None
+    """Name of an entry of `models`, whose targets serve the path; in place of `backend`."""
     rewrite_model: bool = False
     """True writes the caller's own model name into `model` of the answer."""
     timeouts: Timeouts = Timeouts()
@@ -313,6 +315,19 @@ class RetryBudget(_Section, frozen=True):
     """Further attempts that are always allowed."""
 
 
+class Spool(_Section, frozen=True):
+    """Where uploads lie until they are answered, in memory or in the directory
+    `SYNAPSE_SPOOL_DIR`.
+    """
+
+    memory_bytes: NonNegative = 256 * 1024
+    """Largest upload that stays in memory."""
+    max_bytes: Positive = 2 * 1024 * 1024 * 1024
+    """All uploads together; one that finds no room is answered 503 with Retry-After."""
+    stall: Seconds = 30.0
+    """How long a caller may pause within an upload."""
+
+
 class Limits(_Section, frozen=True):
     """Bounds that hold for every request."""
 
@@ -320,6 +335,8 @@ class Limits(_Section, frozen=True):
     """Largest JSON body."""
     max_upload_bytes: Positive = 512 * 1024 * 1024
     """Largest multipart body (audio files)."""
+    spool: Spool = Spool()
+    """Where uploads lie until they are answered."""
     hold_bytes: Positive = 1024 * 1024
     """Bytes of an answer that is not streamed held back so that a cut can still fail over."""
     max_event_bytes: Positive = 8 * 1024 * 1024

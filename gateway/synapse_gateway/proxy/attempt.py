@@ -11,9 +11,10 @@ import enum
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from synapse_gateway.errors import Unavailable
 from synapse_gateway.proxy.connection import Broken
 from synapse_gateway.proxy.events import EventCutter, LineCutter
-from synapse_gateway.proxy.readers import StreamReader, WholeBody
+from synapse_gateway.proxy.readers import SoundReader, StreamReader, WholeBody
 from synapse_gateway.routing.outcome import Outcome, of_status
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from synapse_gateway.config.defaults import ResolvedTimeouts
     from synapse_gateway.config.settings import Limits
+    from synapse_gateway.proxy.body import Body
     from synapse_gateway.proxy.caller import Caller
     from synapse_gateway.proxy.connection import Headers, UpstreamConnection
     from synapse_gateway.proxy.deadlines import Deadlines
@@ -45,6 +47,9 @@ PASSED_ON = frozenset(
 """Headers of a backend that the caller sees: none of them tells where the backend is."""
 
 
+VOICE = b"x-synapse-voice"
+"""Header that says which voice speaks."""
+_MAY_BE_EMPTY = frozenset({b"text/plain", b"application/x-subrip"})
 _STREAMED = frozenset({b"text/event-stream", b"application/x-ndjson"})
 
 
@@ -102,7 +107,7 @@ class Attempt:
         self._last = 0.0
         self.committed = False
         """Whether the caller has seen the head."""
-        self.reader: StreamReader | None = None
+        self.reader: StreamReader | SoundReader | None = None
         self.status = 0
         self.headers: Headers = []
         self.stale = False
@@ -113,7 +118,7 @@ class Attempt:
         """What was held back: an error answer, for one."""
         return b"".join(self._held)
 
-    def begin(self, connection: UpstreamConnection, head: bytes, body: bytes) -> None:
+    def begin(self, connection: UpstreamConnection, head: bytes, body: bytes | Body) -> None:
         """Send the request."""
         self._connection = connection
         self._last = monotonic()
@@ -145,12 +150,18 @@ class Attempt:
             elif name == b"content-encoding" and value.lower() != b"identity":
                 self._phase = _Phase.OPAQUE
                 return
+        if self.form.media and not kind.startswith(self.form.media):
+            self._settle(Outcome.MALFORMED)
+            return
         # a recording in which nobody speaks has an empty transcript
-        self._may_be_empty = status == 204 or kind == b"text/plain"
+        self._may_be_empty = status == 204 or kind in _MAY_BE_EMPTY
         self._phase = self._phase_of(kind)
 
     def _phase_of(self, kind: bytes) -> _Phase:
         form = self.form
+        if form.sound is not None:
+            self.reader = form.sound(0 if self._request.stream else self._limits.hold_bytes)
+            return _Phase.STREAM
         # a stream that the translation did not ask for is not what it can translate
         readable = self._request.stream or form.refused is None
         if kind in _STREAMED and form.dialect is not None and readable:
@@ -179,7 +190,7 @@ class Attempt:
             if self._phase is _Phase.REFUSED:
                 if self._held_bytes > MAX_ERROR_BYTES:
                     self._settle(of_status(self.status))
-            elif self._phase is _Phase.OPAQUE or (
+            elif (self._phase is _Phase.OPAQUE and self._held_bytes > self.form.hold) or (
                 self._held_bytes > self._limits.hold_bytes and self.form.whole is None
             ):
                 self._phase = _Phase.OPAQUE
@@ -287,6 +298,11 @@ class Attempt:
             self._settle(Outcome.CUT)
         elif why is Broken.MALFORMED:
             self._settle(Outcome.MALFORMED)
+        elif why is Broken.UNREADABLE:
+            self._release(whole=False)
+            self.done.set_exception(
+                Unavailable("The gateway cannot read its copy of the upload.", retry_after=1)
+            )
         else:
             self.stale = why is Broken.STALE
             self._settle(Outcome.RESET if self._phase is _Phase.HEAD else Outcome.EMPTY)
@@ -307,11 +323,13 @@ class Attempt:
 
     def _commit(self) -> None:
         now = monotonic()
-        self._record.first_content = self._request.record.first_content = now
+        record = self._request.record
+        self._record.first_content = now
+        record.first_content = record.first_content or now
         self.committed = True
         body = self.body
         self._held = []
-        self._request.record.bytes_out = len(body)
+        record.bytes_out += len(body)
         length = None
         if self._phase is _Phase.OPAQUE:
             for name, value in self.headers:
@@ -322,12 +340,17 @@ class Attempt:
     def _answer_headers(self) -> Headers:
         headers = self._head()
         changed = self.form.content_type
+        voice = self.form.voice
         for pair in self.headers:
             if pair[0] in PASSED_ON and (changed is None or pair[0] != b"content-type"):
                 headers.append(pair)
+            elif pair[0] == VOICE and voice is None:
+                voice = pair[1]
         if changed is not None:
             headers.append((b"content-type", changed))
-        if self._phase is _Phase.STREAM:
+        if voice is not None:
+            headers.append((VOICE, voice))
+        if self._phase is _Phase.STREAM and self._request.stream:
             # nginx and others in front would collect chunks otherwise
             headers.append((b"x-accel-buffering", b"no"))
         return headers
@@ -335,13 +358,13 @@ class Attempt:
     def _pause(self) -> None:
         if not self._paused and self._connection is not None and not self.done.done():
             self._paused = True
-            self._connection.pause()
+            self._connection.pause(self)
 
     def _resume(self) -> None:
         if self._paused and self._connection is not None and not self.done.done():
             self._paused = False
             self._last = monotonic()
-            self._connection.resume()
+            self._connection.resume(self)
 
     def _due(self) -> float:
         """Return when the next deadline is over, as things stand."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
@@ -15,7 +16,10 @@ import httptools
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from synapse_gateway.proxy.body import Body
     from synapse_gateway.proxy.outbox import Outbox
+
+_log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024
 """Status line and headers of a response; a larger head is malformed."""
@@ -31,6 +35,7 @@ class Broken(enum.Enum):
     RESET = "closed before the first byte of the response"
     CUT = "closed within the response"
     MALFORMED = "not HTTP"
+    UNREADABLE = "the request's own body could not be read"
 
 
 class Receiver(Protocol):
@@ -83,8 +88,10 @@ class UpstreamConnection(asyncio.Protocol):
         "_posted",
         "_receiver",
         "_seen",
+        "_sending",
         "_transport",
         "_until_eof",
+        "_writable",
         "closed",
         "idle_since",
         "used",
@@ -110,6 +117,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
         self._poisoned = False
         self._headers: Headers = []
+        self._sending: asyncio.Task[None] | None = None
+        self._writable: asyncio.Event | None = None
 
     def _reset(self) -> None:
         self._seen = False
@@ -128,7 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether a request can be sent on it, as far as this side knows."""
         return not self.closed and not self._transport.is_closing()
 
-    def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
+    def send(self, head: bytes, body: bytes | Body, receiver: Receiver) -> None:
         """Send a request; the receiver hears of the response.
 
         Args:
@@ -140,7 +149,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._reset()
         self._headers = []
         self._posted = self._outbox.turn
-        if len(body) < 65536:
+        if not isinstance(body, bytes):
+            self._outbox.post(self._transport, head)
+            self._writable = asyncio.Event()
+            self._writable.set()
+            # its first step comes after the flush of this turn
+            self._sending = asyncio.get_running_loop().create_task(self._send_pieces(body))
+        elif len(body) < 65536:
             self._outbox.post(self._transport, head + body)
         else:
             self._outbox.post(self._transport, head)
@@ -159,19 +174,53 @@ class UpstreamConnection(asyncio.Protocol):
         if self._receiver is receiver:
             self.abort()
 
-    def pause(self) -> None:
-        """Stop reading, so that the backend feels a slow caller."""
-        if not self.closed:
+    def pause(self, receiver: Receiver) -> None:
+        """Stop reading, so that the backend feels a slow caller.
+
+        A connection whose answer was read whole goes on: it may be another's by now.
+        """
+        if self._receiver is receiver and not self.closed:
             self._paused = True
             self._transport.pause_reading()
 
-    def resume(self) -> None:
+    def resume(self, receiver: Receiver) -> None:
         """Read on."""
-        if not self.closed:
-            self._paused = False
-            self._transport.resume_reading()
+        if self._receiver is receiver and not self.closed:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        self._paused = False
+        self._transport.resume_reading()
+
+    async def _send_pieces(self, body: Body) -> None:
+        """Write a body, never more of it than the backend takes."""
+        writable = self._writable
+        assert writable is not None  # noqa: S101 - set with the task
+        at, length = 0, body.length
+        try:
+            while at < length:
+                piece = await body.read(at)
+                at += len(piece)
+                self._transport.write(piece)
+                await writable.wait()
+        except OSError:
+            _log.exception("the body of a request could not be read")
+            self._sending = None
+            self._break(Broken.UNREADABLE)
+        else:
+            self._sending = None
 
     # asyncio.Protocol
+
+    def pause_writing(self) -> None:
+        """The backend takes a body slower than it is sent."""
+        if self._writable is not None:
+            self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """The backend has caught up."""
+        if self._writable is not None:
+            self._writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
@@ -218,6 +267,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Say what that means for the response under way."""
         self.closed = True
+        self._stop_sending()
         # it refers back to this, and so only the collector could free the two
         del self._parser
         receiver = self._receiver
@@ -292,11 +342,12 @@ class UpstreamConnection(asyncio.Protocol):
             and not self._poisoned
             and not self.closed
             # answered before it was read whole: what is left would stand before the next request
+            and self._sending is None
             and not self._transport.get_write_buffer_size()
         ):
             if self._paused:
                 # the last bytes were more than the caller took at once; the next one may be faster
-                self.resume()
+                self._read_on()
             self._on_idle(self)
         else:
             self._shut()
@@ -311,9 +362,15 @@ class UpstreamConnection(asyncio.Protocol):
             receiver.on_broken(why)
 
     def _shut(self) -> None:
+        self._stop_sending()
         if not self.closed:
             self.closed = True
             self._transport.abort()
+
+    def _stop_sending(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
 
 
 def whole_chunks(data: bytes) -> list[bytes] | None:

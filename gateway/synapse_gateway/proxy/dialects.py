@@ -275,6 +275,42 @@ class AudioDialect(_TypedDialect):
         return b"data: " + _encode({"error": error}) + b"\n\n"
 
 
+class _Segment(msgspec.Struct):
+    text: str | None = None
+    error: Any = None
+
+
+_decode_segment = msgspec.json.Decoder(_Segment).decode
+
+
+class SegmentDialect(_Counting):
+    """Events of /stt/stream: an unnamed one a segment, then one named `done`."""
+
+    __slots__ = ()
+
+    def read(self, data: bytes | None, name: bytes = b"", /) -> Meaning:
+        """Say what an event is by its name."""
+        if data is None:
+            return Meaning.OTHER
+        try:
+            segment = _decode_segment(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return Meaning.MALFORMED
+        if name == b"done":
+            self.finished = True
+            return Meaning.END
+        if name == b"error" or segment.error is not None:
+            return Meaning.ERROR
+        if segment.text is None:
+            return Meaning.OTHER
+        self.content_events += 1
+        return Meaning.CONTENT
+
+    def error_event(self, error: dict[str, Any]) -> bytes:
+        """Return an event named `error`."""
+        return b"event: error\ndata: " + _encode({"error": error}) + b"\n\n"
+
+
 class _OllamaLine(msgspec.Struct):
     message: Any = None
     response: str | None = None

@@ -16,11 +16,14 @@ from urllib.parse import quote
 from synapse_gateway import errors
 from synapse_gateway.backends.answers import error_of
 from synapse_gateway.backends.base import Refusal
+from synapse_gateway.config.settings import Service
 from synapse_gateway.proxy.attempt import PASSED_ON, Attempt
 from synapse_gateway.proxy.pool import ConnectFailed
+from synapse_gateway.proxy.readers import SoundReader
 from synapse_gateway.proxy.waiting import QueueFull
 from synapse_gateway.routing.choose import back_at, choose
 from synapse_gateway.routing.outcome import RULES, Counts, Outcome
+from synapse_gateway.routing.table import SERVICE_OF
 from synapse_gateway.telemetry.record import AttemptRecord
 
 if TYPE_CHECKING:
@@ -36,6 +39,13 @@ if TYPE_CHECKING:
 
 BACK_OFF = (0.5, 1.0, 2.0)
 """Seconds before a target that this request has tried already is tried again."""
+
+AUDIO = frozenset(
+    capability
+    for capability, service in SERVICE_OF.items()
+    if service in (Service.TTS, Service.STT, Service.SPEAKER, Service.AUDIO)
+)
+"""What servers of one model do: what theirs cannot, nothing of the deployment can."""
 
 _REFUSALS = {
     Refusal.MODEL_NOT_FOUND: Outcome.MISROUTED,
@@ -76,12 +86,16 @@ class Exchange:
         self._waiting = waiting
         self._budget = budget
         self._route: ModelRoute = request.route
-        self._plan: Plan = self._route.plan(request.capability)
+        self._plan: Plan = request.plan or self._route.plan(request.capability)
+        self.served: Candidate | None = None
+        """Who answered, when that is over."""
         self._tried: list[Candidate] = []
         self._outcomes: list[Outcome] = []
         self._other_models = list(self._route.config.fallbacks)
         self._useless: list[Candidate] = []
         """Targets that would say the same again."""
+        self._refused = ""
+        """Why a backend cannot do it, in its own words."""
         self._repeats = 0
         self._place: Place | None = None
         self._place_model = ""
@@ -98,6 +112,7 @@ class Exchange:
                 candidate = await self._next_candidate()
                 attempt, outcome = await self._attempt(candidate)
                 if outcome is Outcome.OK:
+                    self.served = candidate
                     return
                 rule = RULES[outcome]
                 if attempt is not None and attempt.committed:
@@ -280,6 +295,8 @@ class Exchange:
             attempt, outcome = await self._send(candidate, record)
             if attempt is not None and attempt.status >= 400:
                 outcome = self._refine(candidate, attempt, outcome)
+                if outcome is Outcome.NOT_SUPPORTED:
+                    self._refused = error_of(attempt.body).message
                 retry_after = parse_retry_after(attempt.headers)
         finally:
             now = monotonic()
@@ -303,7 +320,8 @@ class Exchange:
         upstream = self._upstreams.of(candidate.state.backend.name)
         form = request.form_for(candidate)
         body = form.body_for(candidate.state.model)
-        head = upstream.head(request, form.path, len(body), record)
+        length = len(body) if isinstance(body, bytes) else body.length
+        head = upstream.head(request, form.path, length, record)
         connection = upstream.pool.take()
         record.reused = connection is not None
         while True:
@@ -341,9 +359,11 @@ class Exchange:
         headers = [
             (b"x-request-id", record.id.encode()),
             (b"x-synapse-backend", _header_value(attempts[-1].backend)),
-            (b"x-synapse-model", _header_value(self._route.name or record.model_asked)),
-            (b"x-synapse-attempts", b"%d" % len(attempts)),
         ]
+        model = self._route.name or record.model_asked
+        if model:
+            headers.append((b"x-synapse-model", _header_value(model)))
+        headers.append((b"x-synapse-attempts", b"%d" % len(attempts)))
         if record.fallback:
             headers.append((b"x-synapse-fallback", record.fallback.encode()))
         headers.extend(self._request.extra_headers)
@@ -369,13 +389,14 @@ class Exchange:
         """End an answer that the caller has begun to read, but not as if it were whole."""
         record = self._request.record
         record.cut = outcome.value
-        if attempt.reader is None:
+        reader = attempt.reader
+        if reader is None or isinstance(reader, SoundReader):
             self._caller.break_off()
             return
         status = RULES[outcome].status
         error = errors.GatewayTimeout if status == 504 else errors.BadGateway
         problem = error(_CUT_MESSAGES[outcome], code=f"stream_{outcome.value}")
-        render = attempt.form.error_event or attempt.reader.dialect.error_event
+        render = attempt.form.error_event or reader.dialect.error_event
         self._caller.write(render(problem.as_object()))
         self._caller.finish()
 
@@ -397,7 +418,10 @@ class Exchange:
             code = "context_length_exceeded" if outcome is Outcome.CONTEXT_EXCEEDED else None
             raise errors.InvalidRequest(error_of(body).message or "It was refused.", code=code)
         headers = self._answer_head()
-        headers.extend(pair for pair in attempt.headers if pair[0] in PASSED_ON)
+        if attempt.form.refused is None:
+            headers.extend(pair for pair in attempt.headers if pair[0] in PASSED_ON)
+        else:
+            headers.append((b"content-type", b"application/json"))
         self._request.record.error = outcome.value
         self._caller.whole(status, headers, body)
 
@@ -410,6 +434,7 @@ class Exchange:
         status = RULES[outcome].status
         name = self._request.record.model_asked or "this request"
         reasons = ", ".join(dict.fromkeys(o.value for o in self._outcomes))
+        text = f"No backend for {name!r} answered properly ({reasons})."
         if status == 404:
             return errors.ModelNotFound(
                 f"The model {name!r} is not loaded at any backend.", param="model"
@@ -420,13 +445,14 @@ class Exchange:
                 "context cannot answer now.",
                 code="context_length_exceeded",
             )
+        if outcome is Outcome.NOT_SUPPORTED and self._request.capability in AUDIO:
+            return errors.NotSupported(self._refused or text)
         if status == 400:
             return errors.InvalidRequest(
                 f"The model {name!r} cannot do this kind of request.",
                 param="model",
                 code="model_not_capable",
             )
-        text = f"No backend for {name!r} answered properly ({reasons})."
         if status == 504:
             return errors.GatewayTimeout(text)
         if status == 503:

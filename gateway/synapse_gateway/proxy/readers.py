@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from synapse_gateway.audio_api.wav import BadWav, WavReader
 from synapse_gateway.proxy.dialects import Meaning, Usage
 from synapse_gateway.proxy.events import EventTooLarge
 from synapse_gateway.routing.outcome import Outcome
@@ -13,6 +14,7 @@ from synapse_gateway.routing.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from synapse_gateway.audio_api.wav import Format
     from synapse_gateway.proxy.dialects import Dialect
     from synapse_gateway.proxy.events import EventCutter, LineCutter
 
@@ -152,6 +154,63 @@ class TranslatingReader(StreamReader):
         """Return the translated end."""
         super().end()
         return b"" if self.failure is not None else self._translator.finish()
+
+
+class _Silent:
+    """The dialect of an answer that has no events."""
+
+    tokens_in = 0
+    tokens_out = 0
+    content_events = 0
+
+
+class SoundReader:
+    """Reads an answer that is a WAV file, and gives the samples in it (as `StreamReader` does).
+
+    Args:
+        fits: Says whether samples of a format can become part of what the caller gets.
+        hold: Bytes of samples that are no content yet: so many must be there before the caller
+            gets any, so that an answer that breaks off before can be followed by another.
+    """
+
+    __slots__ = ("_fits", "_hold", "_wav", "content", "dialect", "failure")
+
+    def __init__(self, fits: Callable[[Format], bool], hold: int) -> None:
+        self._fits = fits
+        self._hold = hold
+        self._wav = WavReader()
+        self.dialect = _Silent()
+        self.content = False
+        self.failure: Outcome | None = None
+
+    @property
+    def format(self) -> Format | None:
+        """Of the samples, once the head is there."""
+        return self._wav.format
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the samples in the next bytes."""
+        try:
+            samples = self._wav.feed(data)
+        except BadWav:
+            self.failure = Outcome.MALFORMED_EVENT
+            return b""
+        found = self._wav.format
+        if found is not None and not self._fits(found):
+            self.failure = Outcome.MALFORMED_EVENT
+            return b""
+        self.content = self._wav.given > self._hold
+        return samples
+
+    def end(self) -> bytes:
+        """Note the end of the body, and whether it is that of the file."""
+        try:
+            self._wav.finish()
+        except BadWav:
+            self.failure = Outcome.CUT
+        if not self._wav.given:
+            self.failure = Outcome.CUT
+        return b""
 
 
 class _Whole(msgspec.Struct):

@@ -35,6 +35,7 @@ class BackendState:
         "config",
         "detail",
         "in_flight",
+        "languages",
         "models",
         "name",
         "others",
@@ -42,6 +43,7 @@ class BackendState:
         "status",
         "up",
         "version",
+        "voices",
         "waiting",
     )
 
@@ -59,6 +61,8 @@ class BackendState:
         self.version = ""
         self.in_flight = 0
         self.models: dict[str, DiscoveredModel] = {}
+        self.languages: tuple[tuple[str, str], ...] = ()
+        self.voices: tuple[str, ...] = ()
 
     def overloaded(self, model: str) -> bool:
         """Say whether others should be asked first, by our own count and the engine's figures."""
@@ -87,6 +91,8 @@ class BackendState:
         self.others = max(0, probe.busy - self.in_flight) if probe.busy is not None else 0
         self.waiting = probe.waiting
         self.version = probe.version or self.version
+        self.languages = probe.languages or self.languages
+        self.voices = probe.voices or self.voices
         if self.config.slots is None and probe.slots is not None:
             self.slots = probe.slots
         if probe.models is not None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from synapse_gateway.backends.base import Capability
 from synapse_gateway.config.defaults import ResolvedTimeouts, effective_timeouts
-from synapse_gateway.config.settings import Device, Model, Policy, Queue, Service, Target
+from synapse_gateway.config.settings import (
+    BackendType,
+    Device,
+    Model,
+    Policy,
+    Queue,
+    Service,
+    Target,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +38,24 @@ SERVICE_OF = {
     Capability.SPEECH: Service.TTS,
     Capability.TRANSCRIPTIONS: Service.STT,
     Capability.TRANSLATIONS: Service.STT,
+    Capability.TRANSCRIBE: Service.STT,
+    Capability.DIARIZATION: Service.SPEAKER,
+    Capability.VERIFICATION: Service.SPEAKER,
+    Capability.DENOISING: Service.AUDIO,
+    Capability.CONVERSION: Service.AUDIO,
+    Capability.CLONING: Service.TTS,
+    Capability.INTERPOLATION: Service.TTS,
 }
+
+_ORDER = {
+    BackendType.CHATTERBOX: 1,
+    BackendType.OPENVOICE: 2,
+    BackendType.PIPER: 3,
+    BackendType.FASTER_WHISPER: 1,
+}
+_LAST = 4
+"""Order of the kinds of backends among those that can do the same: for speech the better voice
+first, for all else the server that is made for it."""
 
 
 class Candidate:
@@ -148,11 +173,13 @@ class RouteTable:
         self._by_name: dict[str, ModelRoute] = {}
         self._prefixes: list[tuple[str, Route]] = []
         self._path_routes: dict[str, ModelRoute] = {}
+        self._services: dict[Capability, ModelRoute] = {}
+        self._fleet = fleet
         for name, model in settings.models.items():
             self._add(name, model, fleet)
         self._add_discovered(fleet)
         for path, route in settings.routes.items():
-            self._add_path(path, route, fleet)
+            self._add_path(path, route)
         self._prefixes.sort(key=lambda pair: len(pair[0]), reverse=True)
 
     def model(self, name: str) -> ModelRoute | None:
@@ -167,6 +194,30 @@ class RouteTable:
                 if path.startswith(prefix):
                     return self._path_routes[prefix]
         return found
+
+    def service(self, path: str, capability: Capability) -> ModelRoute | None:
+        """Find what serves a path whose requests name no model.
+
+        What the configuration says of the path; else every backend that is made for it, the better
+        kinds first; else the first model that is declared for the service.
+        """
+        named = self.path(path)
+        if named is not None:
+            return named if named.plan(capability).orders else None
+        route = self._services.get(capability)
+        if route is None:
+            route = self._services[capability] = self._made_for(capability)
+        if route.plan(capability).orders:
+            return route
+        service = SERVICE_OF[capability]
+        return next(
+            (
+                model
+                for model in self.models.values()
+                if model.config.service is service and model.plan(capability).orders
+            ),
+            None,
+        )
 
     def names(self) -> Iterable[str]:
         """Return the names of all models, aliases left out."""
@@ -222,22 +273,45 @@ class RouteTable:
                 )
                 self._add(name, Model(targets=targets), fleet, discovered=True)
 
-    def _add_path(self, path: str, route: Route, fleet: Fleet) -> None:
+    def _add_path(self, path: str, route: Route) -> None:
         key = path if path.startswith("/") else f"/{path}"
         if key.endswith("*"):
             key = key[:-1]
             self._prefixes.append((key, route))
-        model = Model(
-            targets=(Target(backend=route.backend),),
-            rewrite_model=route.rewrite_model,
-            timeouts=route.timeouts,
+        if route.model is not None:
+            self._path_routes[key] = self.models[route.model]
+            return
+        assert route.backend is not None  # noqa: S101 - the loader refuses a route to nowhere
+        self._path_routes[key] = self._nameless(
+            Model(
+                # without a model of its own, the caller's is passed on
+                targets=(Target(backend=route.backend),),
+                rewrite_model=route.rewrite_model,
+                timeouts=route.timeouts,
+            )
         )
+
+    def _made_for(self, capability: Capability) -> ModelRoute:
+        """Make the route to every backend that does nothing but such things."""
+        targets: list[Target] = []
+        for state in self._fleet.backends.values():
+            able = state.adapter.capabilities
+            if capability not in able or Capability.CHAT in able:
+                continue
+            models = [m.id for m in state.models.values() if capability in m.capabilities]
+            order = _ORDER.get(state.config.type, _LAST)
+            targets.append(
+                Target(backend=state.name, model=models[0] if models else None, order=order)
+            )
+        return self._nameless(Model(targets=tuple(targets)))
+
+    def _nameless(self, model: Model) -> ModelRoute:
         limits = self.settings.limits
-        # an empty model name passes the caller's own on
-        state = fleet.target(fleet.backends[route.backend], "", limits.breaker)
-        self._path_routes[key] = ModelRoute(
-            "", model, (state,), attempts=limits.attempts, queue=limits.queue
+        states = tuple(
+            self._fleet.target(self._fleet.backends[t.backend], t.model or "", limits.breaker)
+            for t in model.targets
         )
+        return ModelRoute("", model, states, attempts=limits.attempts, queue=limits.queue)
 
 
 def _any_gpu(backends: list[BackendState]) -> bool:

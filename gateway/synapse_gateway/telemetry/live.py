@@ -44,6 +44,16 @@ class LiveBackend(msgspec.Struct, frozen=True):
     """By name in the route table, or at the backend where it is in no table."""
 
 
+class LiveUploads(msgspec.Struct, frozen=True):
+    """What uploads take that are being received or served."""
+
+    count: int
+    reserved: int
+    """Bytes set aside for them, in memory and on disk."""
+    refused: int
+    """Uploads that found no room, since the start."""
+
+
 class LiveState(Protocol):
     """Where the metrics look. Asked from another thread than the one that changes it."""
 
@@ -63,6 +73,10 @@ class LiveState(Protocol):
         """Return how many retries the budget has refused since the start."""
         ...
 
+    def uploads(self) -> LiveUploads:
+        """Return what uploads take."""
+        ...
+
 
 class FleetState:
     """The live state of a fleet, under the names of its route table."""
@@ -73,6 +87,7 @@ class FleetState:
         table: Callable[[], RouteTable],
         queue_lengths: Callable[[], Iterable[tuple[str, int]]],
         retries_denied: Callable[[], int],
+        uploads: Callable[[], LiveUploads],
     ) -> None:
         """Build one.
 
@@ -82,11 +97,13 @@ class FleetState:
             queue_lengths: Returns model names and how many requests wait for each; a list, or the
                 items of a dict.
             retries_denied: Returns how many retries the budget has refused.
+            uploads: Returns what uploads take.
         """
         self._fleet = fleet
         self._table = table
         self._queue_lengths = queue_lengths
         self._retries_denied = retries_denied
+        self._uploads = uploads
 
     def targets(self) -> Iterable[LiveTarget]:
         """Return all targets of the fleet.
@@ -109,6 +126,10 @@ class FleetState:
     def retries_denied(self) -> int:
         """Return how many retries the budget has refused since the start."""
         return self._retries_denied()
+
+    def uploads(self) -> LiveUploads:
+        """Return what uploads take."""
+        return self._uploads()
 
     def _named(self) -> dict[tuple[str, str], tuple[str, TargetState]]:
         """Return the targets by backend and model there, each with the first name that has it."""
@@ -158,6 +179,19 @@ def collect(live: LiveState) -> Iterator[Metric]:
         "synapse_retry_budget_exhausted",
         "Retries that the retry budget refused.",
         value=live.retries_denied(),
+    )
+    uploads = live.uploads()
+    yield GaugeMetricFamily(
+        "synapse_uploads", "Uploads that are being received or served.", value=uploads.count
+    )
+    yield GaugeMetricFamily(
+        "synapse_uploads_reserved_bytes",
+        "Bytes set aside for them, in memory and on disk.",
+        value=uploads.reserved,
+        unit="bytes",
+    )
+    yield CounterMetricFamily(
+        "synapse_uploads_refused", "Uploads that found no room.", value=uploads.refused
     )
 
 

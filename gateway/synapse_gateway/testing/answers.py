@@ -1,8 +1,8 @@
 """Right answers of an OpenAI-shaped server, as bytes: whole JSON, and server-sent events.
 
-The shapes are those of OpenAI's reference for chat completions, completions, embeddings, responses
-and speech, of Anthropic's for messages, and of Cohere's for rerank. The text of an answer is a list
-of words; a stream sends one word an event.
+The shapes are those of OpenAI's reference for chat completions, completions, embeddings, responses,
+speech and transcription, of Anthropic's for messages, of Cohere's for rerank, and of our own audio
+servers. The text of an answer is a list of words; a stream sends one word an event.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
 
 def whole(path: str, model: str, words: Sequence[str] = WORDS) -> tuple[str, bytes]:
     """Return content type and body of a complete answer that is not streamed."""
-    if path == "/v1/audio/speech":
+    if path in _SOUND:
         return "audio/wav", wav(len(words))
     maker = _WHOLE.get(path, _chat)
     return "application/json", compact(maker(model, " ".join(words), len(words))).encode()
@@ -144,7 +144,52 @@ def _count(model: str, text: str, count: int) -> dict[str, Any]:
     return {"input_tokens": count}
 
 
+def _transcription(model: str, text: str, count: int) -> dict[str, Any]:
+    """Return what both /transcribe and `verbose_json` have."""
+    del model
+    segments = [
+        {"id": number, "text": word, "start": float(number), "end": number + 1.0}
+        for number, word in enumerate(text.split(" "))
+    ]
+    return {
+        "task": "transcribe",
+        "text": text,
+        "language": "en",
+        "language_probability": 1.0,
+        "duration": float(count),
+        "segments": segments,
+    }
+
+
+def _detection(model: str, text: str, count: int) -> dict[str, Any]:
+    del model, text, count
+    known = [{"code": "en", "name": "English"}]
+    return {"detected_language": "en", "probability": 0.99, "all_languages": known}
+
+
+def _diarization(model: str, text: str, count: int) -> dict[str, Any]:
+    del model, text
+    segments = [
+        {"speaker": f"SPEAKER_{number:02}", "start": float(number), "end": number + 1.0}
+        for number in range(count)
+    ]
+    return {"num_speakers": count, "duration": float(count), "segments": segments}
+
+
+def _verification(model: str, text: str, count: int) -> dict[str, Any]:
+    del model, text, count
+    return {"is_same_speaker": True, "similarity_score": 0.9, "threshold": 0.75}
+
+
+_SOUND = frozenset({"/v1/audio/speech", "/tts", "/denoise", "/convert"})
+"""Paths that answer with a WAV file."""
 _WHOLE = {
+    "/v1/audio/transcriptions": _transcription,
+    "/v1/audio/translations": _transcription,
+    "/transcribe": _transcription,
+    "/detect-language": _detection,
+    "/diarize": _diarization,
+    "/verify": _verification,
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
     "/v1/embeddings": _embedding,
@@ -174,6 +219,10 @@ class Stream:
         self.done = DONE
         if path == "/v1/responses":
             self._responses(model, words)
+        elif path == "/stream":
+            self._segments(words)
+        elif path == "/v1/audio/transcriptions":
+            self._transcript(words)
         elif path == "/v1/messages":
             self._messages(model, words)
         elif path == "/v1/completions":
@@ -222,6 +271,22 @@ class Stream:
             for text in _spaced(words)
         ]
         self.finish = [_named({"type": "response.completed", "response": final})]
+        self.done = b""
+
+    def _segments(self, words: Sequence[str]) -> None:
+        self.words = [
+            event({"id": number, "text": word, "start": float(number), "end": number + 1.0})
+            for number, word in enumerate(words)
+        ]
+        summary = {"segments": len(words), "language": "en", "duration": float(len(words))}
+        self.finish = [event(summary, "done")]
+        self.done = b""
+
+    def _transcript(self, words: Sequence[str]) -> None:
+        self.words = [
+            event({"type": "transcript.text.delta", "delta": text}) for text in _spaced(words)
+        ]
+        self.finish = [event({"type": "transcript.text.done", "text": " ".join(words)})]
         self.done = b""
 
     def _messages(self, model: str, words: Sequence[str]) -> None:

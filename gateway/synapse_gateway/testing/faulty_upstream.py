@@ -94,8 +94,10 @@ class Request:
 
     @property
     def stream(self) -> bool:
-        """Whether the body asks for a stream."""
+        """Whether a stream of events is asked for, by the body (JSON or a form) or the path."""
         body = self.json()
+        if self.path == "/stream" or b'name="stream"\r\n\r\ntrue\r\n' in self.body:
+            return True
         return isinstance(body, dict) and body.get("stream") is True
 
 

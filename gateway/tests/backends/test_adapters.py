@@ -235,6 +235,15 @@ async def test_chatterbox_is_up_when_its_model_is_loaded(
     probe = await adapter(BackendType.CHATTERBOX).probe(Recorded("chatterbox", answer), health)
 
     assert (probe.up, probe.status) == (up, 200)
+    assert probe.languages == (("en", "English"),)
+    assert probe.voices == ()
+
+
+async def test_chatterbox_tells_its_voices() -> None:
+    answers = {"/api/model-info": "model_info", "/v1/audio/voices": "v1_voices"}
+    probe = await adapter(BackendType.CHATTERBOX).probe(Recorded("chatterbox", answers), None)
+
+    assert probe.voices == ("Abigail.wav", "Emily.wav")
 
 
 @pytest.mark.parametrize("kind", [BackendType.FASTER_WHISPER, BackendType.PIPER])
@@ -245,6 +254,7 @@ async def test_our_own_servers_tell_what_computes_and_what_waits(kind: BackendTy
                 "/health": b'{"status":"ok"}',
                 "/metrics": b"synapse_backend_requests_in_flight 5.0\n"
                 b"synapse_backend_requests_queued 3.0\n",
+                "/languages": b'[{"code": "en", "name": "English"}, {"code": "es"}, 5, {}]',
             }
             if path in bodies:
                 return Reply(200, {}, bodies[path])
@@ -253,6 +263,8 @@ async def test_our_own_servers_tell_what_computes_and_what_waits(kind: BackendTy
     probe = await adapter(kind).probe(Server("none", {}), None)
 
     assert (probe.up, probe.busy, probe.waiting) == (True, 2, 3)
+    speaks = kind is BackendType.PIPER
+    assert probe.languages == ((("en", "English"), ("es", "es")) if speaks else ())
 
 
 async def test_a_plain_openai_server_is_probed_by_its_models() -> None:

@@ -315,6 +315,22 @@ BACKEND = "backends: {a: {url: http://a}}\n"
             id="unknown-backend-of-a-route",
         ),
         pytest.param(
+            BACKEND + "routes:\n  tts/*: {model: m}",
+            ":3: routes[\"/tts/*\"].model: unknown model 'm'; there are none",
+            id="unknown-model-of-a-route",
+        ),
+        pytest.param(
+            BACKEND + "models: {m: {targets: [{backend: a}]}}\n"
+            "routes: {tts/*: {backend: a, model: m}}",
+            ':3: routes["/tts/*"].model: must not be given beside backend',
+            id="route-to-two-things",
+        ),
+        pytest.param(
+            BACKEND + "routes:\n  tts/*: {}",
+            ':3: routes["/tts/*"]: must have one of backend, model (got none)',
+            id="route-to-neither",
+        ),
+        pytest.param(
             BACKEND + "routes:\n  tts/*: ~",
             ':3: routes["/tts/*"]: must be a mapping (got nothing)',
             id="route-to-nothing",

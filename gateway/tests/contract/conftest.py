@@ -14,6 +14,7 @@ from synapse_gateway import app
 from synapse_gateway.config.settings import (
     AuthMode,
     Backend,
+    BackendType,
     Breaker,
     Limits,
     Model,
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
     from synapse_gateway.testing.faulty_upstream import Request
     from synapse_gateway.testing.scripts import Script
 
+SERVERS = (
+    BackendType.FASTER_WHISPER,
+    BackendType.SPEACHES,
+    BackendType.OPENVOICE,
+    BackendType.PIPER,
+    BackendType.PYANNOTE,
+    BackendType.DEEPFILTER,
+)
+"""Kinds of servers with audio behind the gateway."""
 NAMES = ("m", "org/model:1b", "größe")
 """Models that the gateway serves."""
 
@@ -76,6 +86,8 @@ def serving(*, faulty: bool) -> Iterator[str]:
             upstreams = [await stack.enter_async_context(FaultyUpstream()) for _ in range(2)]
             for upstream in upstreams:
                 upstream.probes["/v1/models"] = scripts.models(*NAMES)
+                for path in ("/metrics", "/languages", "/api/ps"):
+                    upstream.probes[path] = scripts.probe()
                 if faulty:
                     upstream.when(_fault_of)
             urls = [upstream.url for upstream in upstreams]
@@ -105,16 +117,20 @@ def _fault_of(request: Request) -> Script:
 def _settings(urls: list[str], *, faulty: bool) -> Settings:
     short = Timeouts(connect=0.3, first_token=0.2, first_byte=0.2, between_tokens=0.2, overall=3.0)
     targets = tuple(Target(backend=f"b{order}", order=order) for order in (1, 2))
+    timeouts = short if faulty else Timeouts()
+    backends = {
+        f"b{order}": Backend(url=url, probe_interval=3600.0)
+        for order, url in enumerate(urls, start=1)
+    }
+    for kind in SERVERS:
+        for order, url in enumerate(urls, start=1):
+            backends[f"{kind.value}{order}"] = Backend(
+                url=url, type=kind, probe_interval=3600.0, timeouts=timeouts
+            )
     return Settings(
         auth=AuthMode.ANONYMOUS,
-        backends={
-            f"b{order}": Backend(url=url, probe_interval=3600.0)
-            for order, url in enumerate(urls, start=1)
-        },
-        models={
-            name: Model(targets=targets, timeouts=short if faulty else Timeouts(), attempts=2)
-            for name in NAMES
-        },
+        backends=backends,
+        models={name: Model(targets=targets, timeouts=timeouts, attempts=2) for name in NAMES},
         limits=Limits(
             # breakers that open would hide most faults from most requests
             breaker=Breaker(failures=10**9 if faulty else 5, cool_down=0.1),

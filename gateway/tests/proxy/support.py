@@ -201,10 +201,12 @@ class FakeConnection:
         if self._script is not None:
             asyncio.get_running_loop().call_soon(self._script, receiver)
 
-    def pause(self) -> None:
+    def pause(self, receiver: Receiver) -> None:
+        assert receiver is self.receiver
         self.reading = False
 
-    def resume(self) -> None:
+    def resume(self, receiver: Receiver) -> None:
+        assert receiver is self.receiver
         self.reading = True
 
     def leave(self, receiver: Receiver) -> None:

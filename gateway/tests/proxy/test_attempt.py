@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from synapse_gateway.audio_api.wav import Format
 from synapse_gateway.config.defaults import ResolvedTimeouts
 from synapse_gateway.config.settings import Backend, Limits, Model, Settings, Target
+from synapse_gateway.errors import Unavailable
 from synapse_gateway.proxy import attempt as module
 from synapse_gateway.proxy.attempt import MAX_ERROR_BYTES, Attempt
 from synapse_gateway.proxy.connection import Broken
 from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.dialects import OllamaDialect
 from synapse_gateway.proxy.events import EventCutter
-from synapse_gateway.proxy.readers import StreamReader
+from synapse_gateway.proxy.readers import SoundReader, StreamReader
 from synapse_gateway.routing.outcome import Outcome
 from synapse_gateway.routing.table import RouteTable
 from synapse_gateway.telemetry.record import AttemptRecord
@@ -390,12 +392,15 @@ async def test_json_is_held_though_something_else_was_expected(clock: Clock) -> 
     assert trial.outcome is Outcome.ERROR_FIRST
 
 
-async def test_audio_of_no_bytes_is_no_answer_but_an_empty_transcript_is(clock: Clock) -> None:
+@pytest.mark.parametrize("kind", [b"text/plain; charset=utf-8", b"application/x-subrip"])
+async def test_audio_of_no_bytes_is_no_answer_but_an_empty_transcript_is(
+    clock: Clock, kind: bytes
+) -> None:
     audio, text = Trial(clock, expects_json=False), Trial(clock, expects_json=False)
     audio.head(headers=AUDIO)
     audio.attempt.on_end()
     assert (audio.outcome, audio.caller.status) == (Outcome.EMPTY, 0)
-    text.head(headers=[(b"content-type", b"text/plain; charset=utf-8")])
+    text.head(headers=[(b"content-type", kind)])
     text.attempt.on_end()
     assert (text.outcome, text.caller.ending) == (Outcome.OK, "whole")
 
@@ -597,3 +602,98 @@ async def test_an_attempt_that_was_never_sent_has_nothing_to_leave(clock: Clock)
     trial.caller.resume()
     trial.attempt.abandon()
     assert not trial.connection.left
+
+
+# -- sound and uploads
+
+FORMAT = Format(coding=1, channels=1, rate=16000, bits=16)
+WAV: Headers = [(b"content-type", b"audio/wav"), (b"x-synapse-voice", b"joe")]
+
+
+def sound(hold: int) -> SoundReader:
+    return SoundReader(lambda _: True, hold)
+
+
+async def test_the_beginning_of_a_sound_can_be_held_back(clock: Clock) -> None:
+    trial = Trial(clock, expects_json=False, hold=4)
+    trial.head(headers=AUDIO)
+    trial.body(b"ID3a")
+    assert not trial.caller.status
+    trial.body(b"bc")
+    assert (trial.caller.length, trial.caller.body) == (6, b"ID3abc")
+
+
+async def test_a_sound_that_is_cut_while_it_is_held_was_no_answer(clock: Clock) -> None:
+    trial = Trial(clock, expects_json=False, hold=100)
+    trial.head(headers=AUDIO)
+    trial.body(b"ID3")
+    trial.attempt.on_broken(Broken.CUT)
+    assert (trial.outcome, trial.caller.status) == (Outcome.EMPTY, 0)
+
+
+async def test_samples_reach_the_caller_as_they_come(clock: Clock) -> None:
+    trial = Trial(clock, stream=True, sound=sound, content_type=b"audio/wav")
+    trial.head(headers=WAV)
+    trial.body(FORMAT.head(None))
+    assert not trial.caller.status
+    trial.body(b"12")
+    assert (trial.caller.body, trial.caller.length) == (b"12", None)
+    assert trial.caller.header(b"x-synapse-voice") == b"joe"
+    assert trial.caller.header(b"content-type") == b"audio/wav"
+    trial.body(b"34")
+    trial.attempt.on_end()
+    assert (trial.caller.body, trial.caller.ending, trial.outcome) == (
+        b"1234",
+        "finished",
+        Outcome.OK,
+    )
+    assert trial.request.record.bytes_out == 4
+
+
+async def test_samples_that_nobody_streams_are_held_within_the_limit(clock: Clock) -> None:
+    trial = Trial(clock, limits=Limits(hold_bytes=4), sound=sound, voice=b"anna")
+    trial.head(headers=WAV)
+    trial.body(FORMAT.head(None), b"1234")
+    assert not trial.caller.status
+    trial.body(b"56")
+    assert trial.caller.body == b"123456"
+    assert trial.caller.header(b"x-synapse-voice") == b"anna"
+    assert trial.caller.header(b"x-accel-buffering") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (b'{"error": "a page"}', Outcome.MALFORMED),
+        (FORMAT.head(None), Outcome.EMPTY),
+        (FORMAT.head(8) + b"1234", Outcome.EMPTY),
+        (b"RIFF", Outcome.EMPTY),
+    ],
+    ids=["json", "no-samples", "short", "half-a-head"],
+)
+async def test_what_is_no_sound_is_no_answer(clock: Clock, body: bytes, outcome: Outcome) -> None:
+    trial = Trial(clock, sound=sound)
+    trial.head(headers=JSON)
+    trial.body(body)
+    if not trial.attempt.done.done():
+        trial.attempt.on_end()
+    assert (trial.outcome, trial.caller.status) == (outcome, 0)
+
+
+async def test_a_body_that_cannot_be_read_is_our_own_fault(clock: Clock) -> None:
+    trial = Trial(clock)
+    trial.attempt.on_broken(Broken.UNREADABLE)
+    with pytest.raises(Unavailable):
+        await trial.attempt.done
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [(b"audio/wav", None), (b"application/json", Outcome.MALFORMED), (b"", Outcome.MALFORMED)],
+)
+async def test_an_answer_of_another_kind_is_none(
+    clock: Clock, kind: bytes, outcome: Outcome | None
+) -> None:
+    trial = Trial(clock, media=(b"audio/",))
+    trial.head(headers=[(b"content-type", kind)])
+    assert (trial.outcome if trial.attempt.done.done() else None) is outcome

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from synapse_gateway.proxy.connection import MAX_HEAD_BYTES, Broken
 from tests.proxy.support import FakeTransport, Recorder, chunk, connection_on, held_outbox
 
 if TYPE_CHECKING:
+    from synapse_gateway.proxy.body import Body
     from synapse_gateway.proxy.connection import UpstreamConnection
 
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\nhello"
@@ -29,7 +31,7 @@ class Wire:
         self.receiver = Recorder()
         self.ask(self.receiver, b"body")
 
-    def ask(self, receiver: Recorder, body: bytes = b"") -> None:
+    def ask(self, receiver: Recorder, body: bytes | Body = b"") -> None:
         self.connection.send(b"HEAD\r\n\r\n", body, receiver)
         self.outbox.flush()
 
@@ -240,7 +242,7 @@ def test_a_connection_paused_by_its_last_bytes_reads_on_for_the_next_request() -
     wire = Wire()
 
     def pause(data: bytes) -> None:
-        wire.connection.pause()
+        wire.connection.pause(wire.receiver)
 
     wire.receiver.on_body = pause  # type: ignore[method-assign]
     wire.feed(SIZED)
@@ -536,20 +538,20 @@ def test_a_receiver_may_leave_as_it_takes_whole_chunks() -> None:
 
 def test_a_slow_callers_pause_reaches_the_backend() -> None:
     wire = Wire()
-    wire.connection.pause()
+    wire.connection.pause(wire.receiver)
     assert not wire.transport.reading
-    wire.connection.resume()
+    wire.connection.resume(wire.receiver)
     assert wire.transport.reading
 
 
 def test_nothing_is_asked_of_a_connection_that_is_gone() -> None:
     wire = Wire()
     wire.close()
-    wire.connection.pause()
+    wire.connection.pause(wire.receiver)
     wire.connection.abort()
     assert wire.transport.reading
     wire.transport.reading = False
-    wire.connection.resume()
+    wire.connection.resume(wire.receiver)
     assert not wire.transport.reading
     assert not wire.transport.aborted
 
@@ -561,3 +563,117 @@ def closing(wire: Wire) -> UpstreamConnection:
 
 def test_a_transport_that_is_closing_takes_no_request() -> None:
     assert not closing(Wire()).usable
+
+
+# -- bodies that are sent piece by piece
+
+
+class Slow:
+    """A body whose pieces come when the test says so."""
+
+    def __init__(self, *parts: bytes, error: OSError | None = None) -> None:
+        self._parts = list(parts)
+        self._error = error
+        self.length = sum(map(len, parts)) + (1 if error else 0)
+        self.asked: list[int] = []
+
+    async def read(self, at: int) -> bytes:
+        self.asked.append(at)
+        await asyncio.sleep(0)
+        if not self._parts and self._error is not None:
+            raise self._error
+        return self._parts.pop(0)
+
+
+def sending(body: Slow) -> Wire:
+    wire = Wire()
+    wire.feed(SIZED)
+    wire.receiver = Recorder()
+    wire.transport.written.clear()
+    wire.ask(wire.receiver, body)
+    return wire
+
+
+async def turns(count: int = 6) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_body_is_written_piece_by_piece() -> None:
+    body = Slow(b"one", b"two")
+    wire = sending(body)
+    assert wire.transport.written == [b"HEAD\r\n\r\n"]
+    await turns()
+    assert wire.transport.written[1:] == [b"one", b"two"]
+    assert body.asked == [0, 3]
+    wire.feed(SIZED)
+    assert wire.receiver.endings == ["end"]
+    assert len(wire.idle) == 2
+
+
+async def test_no_more_is_read_than_the_backend_takes() -> None:
+    body = Slow(b"one", b"two")
+    wire = sending(body)
+    wire.connection.pause_writing()
+    await turns()
+    assert (wire.transport.written[1:], body.asked) == ([b"one"], [0])
+    wire.connection.resume_writing()
+    await turns()
+    assert body.asked == [0, 3]
+
+
+async def test_a_connection_answered_before_it_was_sent_all_is_not_used_again() -> None:
+    body = Slow(b"one", b"two")
+    wire = sending(body)
+    wire.connection.pause_writing()
+    await turns()
+    wire.feed(SIZED)
+    assert wire.receiver.endings == ["end"]
+    assert wire.transport.aborted
+    wire.connection.resume_writing()
+    await turns()
+    assert body.asked == [0]
+
+
+async def test_giving_a_request_up_ends_its_sending() -> None:
+    body = Slow(b"one", b"two")
+    wire = sending(body)
+    wire.connection.leave(wire.receiver)
+    await turns()
+    assert wire.transport.written[1:] == []
+
+
+async def test_a_connection_that_is_lost_ends_the_sending() -> None:
+    body = Slow(b"one", b"two")
+    wire = sending(body)
+    await asyncio.sleep(0)
+    wire.close(ConnectionResetError())
+    await turns()
+    assert wire.transport.written[1:] == []
+    assert wire.receiver.endings == [Broken.STALE]
+
+
+async def test_a_body_that_cannot_be_read_is_told_apart() -> None:
+    wire = sending(Slow(b"one", error=OSError(5, "Input/output error")))
+    await turns()
+    assert wire.receiver.endings == [Broken.UNREADABLE]
+    assert wire.transport.aborted
+
+
+async def test_flow_is_nobodys_business_between_requests() -> None:
+    wire = Wire()
+    wire.connection.pause_writing()
+    wire.connection.resume_writing()
+    wire.feed(SIZED)
+    assert wire.reusable
+
+
+async def test_a_late_pause_does_not_stop_who_has_the_connection_by_then() -> None:
+    wire = Wire()
+    wire.feed(SIZED)
+    wire.connection.pause(wire.receiver)
+    assert wire.transport.reading
+    wire.ask(Recorder())
+    wire.connection.pause(wire.receiver)
+    assert wire.transport.reading
+    wire.connection.resume(wire.receiver)

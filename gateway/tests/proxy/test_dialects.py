@@ -13,6 +13,7 @@ from synapse_gateway.proxy.dialects import (
     MessagesDialect,
     OllamaDialect,
     ResponsesDialect,
+    SegmentDialect,
 )
 from synapse_gateway.proxy.events import EventCutter, LineCutter
 
@@ -286,3 +287,36 @@ def test_an_error_in_a_stream_of_ollama_is_a_line() -> None:
     [event] = LineCutter(1000).feed(raw)
     assert raw == b'{"error":"m"}\n'
     assert OllamaDialect().read(event.data, event.name) is ERROR
+
+
+# -- segments of /stt/stream
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "meaning"),
+    [
+        pytest.param({"id": 0, "text": "Hello."}, b"", CONTENT, id="segment"),
+        pytest.param({"id": 0, "text": ""}, b"", CONTENT, id="empty"),
+        pytest.param({"language": "en"}, b"", OTHER, id="else"),
+        pytest.param({"segments": 1}, b"done", END, id="done"),
+        pytest.param({"message": "no"}, b"error", ERROR, id="named-error"),
+        pytest.param({"error": {"message": "no"}}, b"", ERROR, id="error"),
+        pytest.param(b"{", b"", MALFORMED, id="half"),
+        pytest.param({"text": 5}, b"", MALFORMED, id="number"),
+    ],
+)
+def test_events_of_a_transcription_in_segments(value: Any, name: bytes, meaning: Meaning) -> None:
+    dialect = SegmentDialect()
+    assert read(dialect, value, name) is meaning
+    assert dialect.finished is (meaning is END)
+    assert dialect.content_events == (meaning is CONTENT)
+
+
+def test_a_comment_is_no_segment() -> None:
+    assert SegmentDialect().read(None) is OTHER
+
+
+def test_a_failed_transcription_in_segments_says_so_in_an_event_of_its_own() -> None:
+    [event] = EventCutter(1000).feed(SegmentDialect().error_event(BadGateway("broke").as_object()))
+    assert event.name == b"error"
+    assert json.loads(event.data or b"")["error"]["message"] == "broke"

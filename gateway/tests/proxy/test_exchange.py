@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from synapse_gateway import errors
+from synapse_gateway.audio_api.wav import Format
+from synapse_gateway.backends.base import Capability
 from synapse_gateway.config.settings import (
     Backend,
     BackendType,
@@ -24,8 +26,10 @@ from synapse_gateway.config.settings import (
 )
 from synapse_gateway.proxy import attempt as attempt_module
 from synapse_gateway.proxy import exchange as module
+from synapse_gateway.proxy.body import Joined
 from synapse_gateway.proxy.connection import Broken
 from synapse_gateway.proxy.exchange import BACK_OFF, parse_retry_after
+from synapse_gateway.proxy.readers import SoundReader
 from synapse_gateway.routing.outcome import Outcome
 from synapse_gateway.routing.retry_budget import RetryBudget
 from tests.proxy.support import (
@@ -45,6 +49,12 @@ from tests.proxy.support import (
     says_nothing,
     streams,
 )
+
+if TYPE_CHECKING:
+    from synapse_gateway.proxy.request import Form
+    from synapse_gateway.routing.fleet import BackendState
+
+WAV = Format(coding=1, channels=1, rate=16000, bits=16)
 
 DOWN = answers(503)
 REFUSED = Outcome.REFUSED
@@ -615,7 +625,12 @@ async def test_an_ollama_is_asked_in_its_own_tongue(clock: Clock) -> None:
     scene = stage(clock, "a1 o2", kinds={"o": BackendType.OLLAMA})
     scene.script("a", DOWN)
     native = chat_form(path="/api/chat", body_for=lambda _: b"native")
-    await scene.serve(native=native, form=chat_form(body_for=lambda _: b"translated"))
+    translated = chat_form(body_for=lambda _: b"translated")
+
+    def choose_form(backend: BackendState) -> Form:
+        return native if backend.config.type is BackendType.OLLAMA else translated
+
+    await scene.serve(choose_form=choose_form)
     [[(_, first)]] = [c.sent for c in scene.upstreams.of("a").pool.made]
     [[(head, second)]] = [c.sent for c in scene.upstreams.of("o").pool.made]
     assert (first, second) == (b"translated", b"native")
@@ -899,3 +914,81 @@ def test_a_date_ahead_is_so_many_seconds() -> None:
 
 def test_no_retry_after_says_nothing() -> None:
     assert parse_retry_after([(b"date", b"x")]) is None
+
+
+# -- speech and uploads
+
+
+async def test_what_no_model_of_its_kind_can_do_is_a_501_with_the_reason(clock: Clock) -> None:
+    scene = stage(clock)
+    refusal = answers(501, b'{"error":{"message":"tiny.en knows English only"}}')
+    for name in "ab":
+        scene.script(name, refusal)
+    caller = FakeCaller()
+    exchange, _ = scene.exchange(caller, capability=Capability.TRANSLATIONS)
+    with pytest.raises(errors.NotSupported, match=r"tiny\.en knows English only"):
+        await exchange.run()
+
+
+async def test_the_reason_may_be_missing(clock: Clock) -> None:
+    scene = stage(clock)
+    for name in "ab":
+        scene.script(name, answers(501))
+    exchange, _ = scene.exchange(FakeCaller(), capability=Capability.TRANSLATIONS)
+    with pytest.raises(errors.NotSupported, match="not_supported"):
+        await exchange.run()
+
+
+async def test_who_may_be_asked_can_be_said_with_the_request(clock: Clock) -> None:
+    scene = stage(clock)
+    plan = scene.table.models["m"].plan(Capability.CHAT)
+    exchange, record = scene.exchange(FakeCaller(), plan=plan._replace(orders=plan.orders[1:]))
+    await exchange.run()
+    assert [attempt.backend for attempt in record.attempts] == ["b"]
+    assert exchange.served is scene.candidate("b")
+
+
+async def test_a_body_of_several_parts_is_sent_with_its_length(clock: Clock) -> None:
+    scene = stage(clock)
+    body = Joined([b"12345", b"678"])
+    await scene.serve(form=chat_form(body_for=lambda _: body))
+    [[(head, sent)]] = [c.sent for c in scene.upstreams.of("a").pool.made]
+    assert sent is body
+    assert head.startswith(b"/v1/chat/completions 8\r\n")
+
+
+async def test_an_upload_that_cannot_be_read_is_no_fault_of_the_backend(clock: Clock) -> None:
+    scene = stage(clock)
+    scene.script("a", breaks(Broken.UNREADABLE))
+    exchange, record = scene.exchange(FakeCaller())
+    with pytest.raises(errors.Unavailable, match="upload"):
+        await exchange.run()
+    assert [attempt.outcome for attempt in record.attempts] == ["caller_left"]
+    assert scene.candidate("a").state.breaker.in_a_row == 0
+
+
+async def test_a_refusal_that_is_put_into_other_words_is_json(clock: Clock) -> None:
+    scene = stage(clock)
+    scene.script("a", answers(422, b"<p>no</p>", [(b"content-type", b"text/html")]))
+    caller, _ = await scene.serve(form=chat_form(refused=lambda status, _: b'{"%d":1}' % status))
+    assert (caller.status, caller.body) == (422, b'{"422":1}')
+    assert caller.header(b"content-type") == b"application/json"
+
+
+async def test_sound_that_breaks_off_has_no_error_in_band(clock: Clock) -> None:
+    scene = stage(clock)
+    sample = WAV.head(None) + b"12"
+    scene.script("a", streams(sample, then=Broken.CUT))
+    form = chat_form(sound=lambda hold: SoundReader(lambda _: True, hold))
+    caller, record = await scene.serve(form=form, stream=True)
+    assert (caller.body, caller.ending) == (b"12", "broken off")
+    assert record.cut == "cut"
+
+
+async def test_a_path_without_a_model_names_none(clock: Clock) -> None:
+    scene = stage(clock)
+    exchange, record = scene.exchange(FakeCaller())
+    record.model_asked = exchange._route.name = ""
+    caller: Any = exchange._caller
+    await exchange.run()
+    assert caller.header(b"x-synapse-model") is None

@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synapse_gateway.audio_api.wav import Format
 from synapse_gateway.proxy.dialects import ChatDialect, OllamaDialect
 from synapse_gateway.proxy.events import EventCutter, LineCutter
-from synapse_gateway.proxy.readers import StreamReader, TranslatingReader, WholeBody
+from synapse_gateway.proxy.readers import (
+    SoundReader,
+    StreamReader,
+    TranslatingReader,
+    WholeBody,
+)
 from synapse_gateway.routing.outcome import Outcome
 from tests.proxy.support import DONE, FINISH, WORDS
 from tests.proxy.test_events import CUTS, pieces
@@ -32,7 +38,7 @@ def chat(
     return StreamReader(EventCutter(LIMIT), ChatDialect(), strip_usage=strip_usage, rewrite=rewrite)
 
 
-def through(reader: StreamReader, data: bytes, cuts: list[int]) -> bytes:
+def through(reader: StreamReader | SoundReader, data: bytes, cuts: list[int]) -> bytes:
     """Return what a caller gets of a body, its end included."""
     out = b""
     for piece in pieces(data, cuts):
@@ -229,3 +235,31 @@ def test_what_a_whole_answer_is(body: bytes, failure: Outcome | None) -> None:
 def test_what_a_whole_answer_cost(body: bytes, tokens: tuple[int, int]) -> None:
     whole = WholeBody(body)
     assert (whole.tokens_in, whole.tokens_out) == tokens
+
+
+# -- sound
+
+FORMAT = Format(coding=1, channels=1, rate=16000, bits=16)
+OTHER = FORMAT._replace(rate=22050)
+
+
+@given(cuts=CUTS, samples=st.binary(min_size=1, max_size=50).map(lambda half: half * 2))
+def test_samples_are_given_however_they_arrive(cuts: list[int], samples: bytes) -> None:
+    for head in (FORMAT.head(None), FORMAT.head(len(samples))):
+        reader = SoundReader(lambda found: found == FORMAT, 0)
+        assert through(reader, head + samples, cuts) == samples
+        assert (reader.failure, reader.content, reader.format) == (None, True, FORMAT)
+
+
+def test_a_sound_of_another_format_is_not_taken() -> None:
+    reader = SoundReader(lambda found: found == FORMAT, 0)
+    assert through(reader, OTHER.head(2) + b"12", []) == b""
+    assert reader.failure is Outcome.MALFORMED_EVENT
+
+
+def test_a_sound_is_content_once_more_is_there_than_was_to_be_held() -> None:
+    reader = SoundReader(lambda _: True, 4)
+    reader.feed(FORMAT.head(None) + b"1234")
+    assert not reader.content
+    reader.feed(b"5")
+    assert reader.content

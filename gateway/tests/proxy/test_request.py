@@ -9,9 +9,11 @@ from tests.proxy.support import chat_form, request_for
 from tests.routing.support import fleet_of
 
 if TYPE_CHECKING:
-    from synapse_gateway.proxy.request import ProxyRequest
+    from synapse_gateway.proxy.request import Form, ProxyRequest
+    from synapse_gateway.routing.fleet import BackendState
 
 NATIVE = chat_form(path="/api/chat")
+TRANSLATED = chat_form()
 
 
 def ask(kind: BackendType, **fields: object) -> tuple[ProxyRequest, Candidate]:
@@ -24,13 +26,16 @@ def ask(kind: BackendType, **fields: object) -> tuple[ProxyRequest, Candidate]:
     return request_for(route, 0.0, **fields), candidate
 
 
-def test_only_an_ollama_is_asked_natively() -> None:
-    request, candidate = ask(BackendType.OLLAMA, native=NATIVE)
+def test_each_backend_can_be_asked_in_its_own_way() -> None:
+    def choose_form(backend: BackendState) -> Form:
+        return NATIVE if backend.config.type is BackendType.OLLAMA else TRANSLATED
+
+    request, candidate = ask(BackendType.OLLAMA, choose_form=choose_form)
     assert request.form_for(candidate) is NATIVE
-    request, candidate = ask(BackendType.VLLM, native=NATIVE)
-    assert request.form_for(candidate) is request.form
+    request, candidate = ask(BackendType.VLLM, choose_form=choose_form)
+    assert request.form_for(candidate) is TRANSLATED
 
 
-def test_without_a_native_form_all_are_asked_alike() -> None:
+def test_else_all_are_asked_alike() -> None:
     request, candidate = ask(BackendType.OLLAMA)
     assert request.form_for(candidate) is request.form

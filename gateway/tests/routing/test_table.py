@@ -307,6 +307,97 @@ def test_a_path_has_deadlines_and_rewriting_of_its_own() -> None:
     assert route.plan(Capability.EMBEDDINGS).overall == 5.0
 
 
+# -- services without a model's name
+
+
+def services(*kinds: BackendType, **more: Any) -> RouteTable:
+    backends = {f"{kind.value}-{number}": backend(type=kind) for number, kind in enumerate(kinds)}
+    return table_of(backends=backends, **more)
+
+
+def by_order(table: RouteTable, path: str, capability: Capability) -> list[list[str]]:
+    route = table.service(path, capability)
+    if route is None:
+        return []
+    return [[c.state.backend.name for c in order] for order in route.plan(capability).orders]
+
+
+def test_every_server_made_for_it_serves_a_path_the_better_voices_first() -> None:
+    table = services(
+        BackendType.PIPER,
+        BackendType.SPEACHES,
+        BackendType.VLLM,
+        BackendType.CHATTERBOX,
+        BackendType.OPENVOICE,
+        BackendType.OPENAI_COMPATIBLE,
+        BackendType.PIPER,
+        BackendType.FASTER_WHISPER,
+    )
+    assert by_order(table, "/tts/stream", Capability.SPEECH) == [
+        ["chatterbox-3"],
+        ["openvoice-4"],
+        ["piper-0", "piper-6"],
+        ["speaches-1"],
+    ]
+    assert by_order(table, "/stt/stream", Capability.TRANSCRIPTIONS) == [
+        ["faster-whisper-7"],
+        ["speaches-1"],
+    ]
+    assert by_order(table, "/speakers/verify", Capability.VERIFICATION) == []
+    first = table.service("/tts/stream", Capability.SPEECH)
+    assert table.service("/tts/stream", Capability.SPEECH) is first
+    assert first is not None
+    assert first.plan(Capability.SPEECH).overall == 120.0
+
+
+def test_a_server_of_many_models_is_asked_for_one_that_can() -> None:
+    settings = Settings(backends={"s": backend(type=BackendType.SPEACHES)})
+    fleet = fleet_of(settings)
+    models = (
+        DiscoveredModel("kokoro", capabilities=frozenset({Capability.SPEECH})),
+        DiscoveredModel("whisper", capabilities=frozenset({Capability.TRANSCRIPTIONS})),
+    )
+    fleet.report("s", Probe(up=True, models=models))
+    table = RouteTable(settings, fleet)
+    for capability, model in (
+        (Capability.SPEECH, "kokoro"),
+        (Capability.TRANSCRIPTIONS, "whisper"),
+    ):
+        route = table.service("/x", capability)
+        assert route is not None
+        assert [state.model for state in route.states] == [model]
+
+
+def test_the_configuration_says_who_serves_a_path() -> None:
+    model = Model(targets=(Target(backend="piper-0"),))
+    table = services(
+        BackendType.PIPER,
+        BackendType.OPENVOICE,
+        BackendType.PYANNOTE,
+        models={"voice": model},
+        routes={"/tts/*": Route(model="voice"), "/speakers/*": Route(backend="piper-0")},
+    )
+    assert by_order(table, "/tts/stream", Capability.SPEECH) == [["piper-0"]]
+    found = table.service("/tts/stream", Capability.SPEECH)
+    assert found is table.models["voice"]
+    # what it names cannot do this, and nobody else is asked behind its back
+    assert by_order(table, "/speakers/verify", Capability.VERIFICATION) == []
+
+
+def test_a_model_declared_for_the_service_serves_where_no_server_is_made_for_it() -> None:
+    target = (Target(backend="openai-compatible-0"),)
+    table = services(
+        BackendType.OPENAI_COMPATIBLE,
+        models={
+            "chat": Model(targets=target),
+            "speech": Model(targets=target, service=Service.TTS),
+        },
+    )
+    found = table.service("/tts/stream", Capability.SPEECH)
+    assert found is table.models["speech"]
+    assert table.service("/stt/stream", Capability.TRANSCRIPTIONS) is None
+
+
 # -- reloads
 
 

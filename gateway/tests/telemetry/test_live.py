@@ -12,7 +12,7 @@ from synapse_gateway.config.settings import Backend, Breaker, Model, Route, Sett
 from synapse_gateway.routing.fleet import BackendState, Fleet
 from synapse_gateway.routing.outcome import Outcome
 from synapse_gateway.routing.table import RouteTable
-from synapse_gateway.telemetry.live import FleetState
+from synapse_gateway.telemetry.live import FleetState, LiveUploads
 from synapse_gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Gateway:
                 lambda: self.table,
                 self.waiting.items,
                 lambda: self.denied,
+                lambda: LiveUploads(count=2, reserved=5_000, refused=1),
             )
         )
 
@@ -142,6 +143,12 @@ def test_queues_and_the_retry_budget_are_seen(gateway: Gateway) -> None:
     gateway.denied = 3
     assert gateway.value("synapse_queue_length", model="llama3.1") == 7
     assert gateway.value("synapse_retry_budget_exhausted_total") == 3
+
+
+def test_what_uploads_take_is_seen(gateway: Gateway) -> None:
+    assert gateway.value("synapse_uploads") == 2
+    assert gateway.value("synapse_uploads_reserved_bytes") == 5_000
+    assert gateway.value("synapse_uploads_refused_total") == 1
 
 
 def test_a_backend_that_a_reload_removes_is_gone_at_the_next_scrape(gateway: Gateway) -> None:
