@@ -20,23 +20,21 @@ from synapse_gateway.config.settings import (
     Breaker,
     Limits,
     Settings,
-    Timeouts,
 )
 from synapse_gateway.testing import FaultyUpstream, answers, scripts, wire
-from tests.api.support import Line
+from tests.api.support import LONG, Line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from synapse_gateway.app import Running
+    from synapse_gateway.config.settings import Timeouts
     from synapse_gateway.testing.faulty_upstream import Request
     from synapse_gateway.testing.wire import Answer
 
 WAV = answers.wav(3)
 """0.3 s of silence."""
-TIMEOUTS = Timeouts(connect=0.5, first_token=0.5, first_byte=0.5, between_tokens=0.5, overall=10.0)
-"""Short, so that a fault is noticed; what happens then is asserted, never when."""
 KIND = "multipart/form-data; boundary=B"
 
 
@@ -131,7 +129,7 @@ async def studio(
     *,
     devices: Mapping[str, Any] | None = None,
     failures: int = 50,
-    timeouts: Timeouts = TIMEOUTS,
+    timeouts: Timeouts = LONG,
     limits: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     **kinds: BackendType,

@@ -16,7 +16,6 @@ from synapse_gateway.testing import scripts, wire
 from synapse_gateway.testing.scripts import LAST_CHUNK, Close, Hold, Send, chunk, head
 from synapse_gateway.testing.wire import Ending
 from tests.api.audio_support import sound, studio
-from tests.api.support import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,7 +127,7 @@ async def test_a_text_without_room_is_a_503() -> None:
 
 
 async def test_the_first_sound_leaves_before_the_last_sentence_is_asked_for() -> None:
-    async with studio(timeouts=LONG, **PIPER) as scene:
+    async with studio(**PIPER) as scene:
         piper = scene.upstreams["piper"]
 
         def held(request: Request) -> Iterable[Step]:
@@ -152,7 +151,7 @@ async def test_the_first_sound_leaves_before_the_last_sentence_is_asked_for() ->
 
 
 async def test_sound_leaves_before_its_sentence_is_whole() -> None:
-    async with studio(timeouts=LONG, **PIPER) as scene:
+    async with studio(**PIPER) as scene:
         piper = scene.upstreams["piper"]
         piper.queue(
             lambda _: [

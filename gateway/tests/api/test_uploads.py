@@ -14,7 +14,7 @@ from synapse_gateway.proxy.spool import Spool as Spooled
 from synapse_gateway.testing import scripts, wire
 from synapse_gateway.testing.scripts import Stall
 from tests.api.audio_support import KIND, WAV, Received, form, studio
-from tests.api.support import LONG, until
+from tests.api.support import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +117,7 @@ async def test_one_who_sends_all_the_same_can_read_the_refusal() -> None:
 
 async def test_room_that_others_hold_comes_back() -> None:
     limits = {"spool": Spool(max_bytes=5_000_000)}
-    async with studio(limits=limits, timeouts=LONG, **WHISPER) as scene:
+    async with studio(limits=limits, **WHISPER) as scene:
         scene.upstreams["whisper"].queue(scripts.held(after=0))
         first = asyncio.create_task(scene.upload(PATH, file=BIG))
         await scene.upstreams["whisper"].seen(1)
@@ -222,7 +222,7 @@ async def test_a_caller_who_leaves_within_an_upload_leaves_nothing(tmp_path: Pat
 
 
 async def test_a_caller_who_leaves_within_the_work_ends_it() -> None:
-    async with studio(timeouts=LONG, **WHISPER) as scene:
+    async with studio(**WHISPER) as scene:
         upstream = scene.upstreams["whisper"]
         upstream.queue(lambda _: [Stall()])
         line = await scene.connect()
@@ -235,7 +235,7 @@ async def test_a_caller_who_leaves_within_the_work_ends_it() -> None:
 
 
 async def test_many_uploads_at_once_are_each_whole(tmp_path: Path) -> None:
-    async with studio(tmp_path, timeouts=LONG, **WHISPER) as scene:
+    async with studio(tmp_path, **WHISPER) as scene:
         sent = [WAV + bytes([number]) * (400_000 + number) for number in range(40)]
         answers = await asyncio.gather(*(scene.upload(PATH, file=data) for data in sent))
         assert {answer.status for answer in answers} == {200}
