@@ -252,4 +252,28 @@ def _says(part: str | int | list[int]) -> bool:
     return isinstance(part, int) or bool(part)
 
 
+def stream_options(body: bytes) -> dict[str, Any]:
+    """Return a body's `stream_options`, those that only the backend knows as well."""
+    options = msgspec.json.decode(_decode_members(body).get("stream_options", Raw(b"{}")))
+    return options if isinstance(options, dict) else {}
+
+
+def renamed(body: bytes, name: str) -> bytes:
+    """Return an answer or an event with its `model` replaced wherever the APIs have it: at the top,
+    in the `response` of the Responses API, in the `message` of the Messages API.
+    """
+    members = _decode_members(body)
+    for part in ("response", "message"):
+        inner = members.get(part)
+        if (
+            inner is not None
+            and bytes(inner).startswith(b"{")
+            and "model" in _decode_members(inner)
+        ):
+            members[part] = Raw(with_fields(bytes(inner), {"model": name}))
+    if "model" in members:
+        members["model"] = Raw(msgspec.json.encode(name))
+    return msgspec.json.encode(members)
+
+
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode

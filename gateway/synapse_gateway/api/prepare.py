@@ -137,17 +137,22 @@ class Resolver:
         capability: Capability,
         facts: Callable[[], auto.Facts] | None,
     ) -> ModelRoute | None:
-        first = next(
-            (
-                route
-                for route in self._table.models.values()
-                if route.plan(capability).orders and self._caller.allows(route.name)
-            ),
-            None,
-        )
+        def usable(route: ModelRoute | None) -> bool:
+            return (
+                route is not None
+                and bool(route.plan(capability).orders)
+                and self._caller.allows(route.name)
+            )
+
+        first = next(filter(usable, self._table.models.values()), None)
         if facts is None or first is None:
             return first or self._table.path(path)
-        choice = auto.choose_model(self._table.settings.auto, facts(), first.name)
+        choice = auto.choose_model(
+            self._table.settings.auto,
+            facts(),
+            first.name,
+            lambda name: usable(self._table.model(name)),
+        )
         self._record.auto_rule = choice.rule
         return self._table.model(choice.model)
 
@@ -191,7 +196,7 @@ def prepare_json(
         options = parsed.stream_options
         strip_usage = options is None or options.include_usage is not True
         if strip_usage:
-            fields["stream_options"] = {"include_usage": True}
+            fields["stream_options"] = bodies.stream_options(body) | {"include_usage": True}
     form = Form(
         path=route.path,
         body_for=_json_body(body, parsed.model, fields),
@@ -267,7 +272,7 @@ def rewrite_answers(form: Form, name: str) -> None:
     """Have `model` in every answer read as the caller wrote it."""
 
     def whole(body: bytes) -> bytes:
-        return bodies.with_fields(body, {"model": name}) if body.startswith(b"{") else body
+        return bodies.renamed(body, name) if body.startswith(b"{") else body
 
     def event(raw: bytes) -> bytes:
         start = raw.find(b"{")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from synapse_gateway.errors import Unavailable
 from synapse_gateway.proxy.connection import Broken
 from synapse_gateway.proxy.events import EventCutter, LineCutter
-from synapse_gateway.proxy.readers import SoundReader, StreamReader, WholeBody
+from synapse_gateway.proxy.readers import Edges, SoundReader, StreamReader, WholeBody
 from synapse_gateway.routing.outcome import Outcome, of_status
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from synapse_gateway.proxy.request import Form, ProxyRequest
     from synapse_gateway.telemetry.record import AttemptRecord
 
-MAX_ERROR_BYTES = 64 * 1024
-"""Bytes of an error answer that are kept."""
+AFTER_END = 1.0
+"""Seconds that a body may take to end once its stream has said that it has."""
 
 PASSED_ON = frozenset(
     {
@@ -112,6 +112,10 @@ class Attempt:
         self.headers: Headers = []
         self.stale = False
         """Whether an idle connection turned out to be dead; nothing was asked then."""
+        self.oversized = False
+        """Whether an error answer was too large to be kept whole."""
+        self._edges: Edges | None = None
+        self._deadline = request.deadline
 
     @property
     def body(self) -> bytes:
@@ -122,6 +126,7 @@ class Attempt:
         """Send the request."""
         self._connection = connection
         self._last = monotonic()
+        self._deadline = min(self._deadline, self._record.started + self._timeouts.overall)
         self._caller.on_flow(self._pause, self._resume)
         connection.send(head, body, self)
         if not self.done.done():
@@ -179,22 +184,33 @@ class Attempt:
 
     def on_body(self, data: bytes) -> None:
         """Take a part of the body."""
-        self._last = monotonic()
         if self._phase is _Phase.STREAM:
             self._on_stream(data)
-        elif self.committed:
+            return
+        self._last = monotonic()
+        if self.committed:
+            if self._edges is not None:
+                self._edges.feed(data)
             self._record_bytes(data)
             self._caller.write(data)
         else:
             self._hold(data)
-            if self._phase is _Phase.REFUSED:
-                if self._held_bytes > MAX_ERROR_BYTES:
-                    self._settle(of_status(self.status))
-            elif (self._phase is _Phase.OPAQUE and self._held_bytes > self.form.hold) or (
-                self._held_bytes > self._limits.hold_bytes and self.form.whole is None
-            ):
-                self._phase = _Phase.OPAQUE
+            self._look_at_held()
+
+    def _look_at_held(self) -> None:
+        """Pass on what need not be held, and what would be too much to hold."""
+        too_much = self._held_bytes > self._limits.hold_bytes
+        if self._phase is _Phase.REFUSED:
+            if too_much:
+                self.oversized = True
+                self._settle(of_status(self.status))
+        elif self._phase is _Phase.OPAQUE:
+            if too_much or self._held_bytes > self.form.hold:
                 self._commit()
+        elif too_much and self.form.whole is None:
+            self._phase = _Phase.OPAQUE
+            self._edges = Edges(self.body)
+            self._commit()
 
     def on_chunks(self, raw: bytes, chunks: list[bytes]) -> None:
         """Take whole chunks of the body; those that pass as they are keep their framing."""
@@ -204,12 +220,13 @@ class Attempt:
                 if not self.done.done():
                     self.on_body(chunk)
             return
-        self._last = monotonic()
         passed: list[bytes] = []
         for chunk in chunks:
             passed.append(reader.feed(chunk))
             if reader.failure is not None:
                 break
+        if not reader.quiet:
+            self._last = monotonic()
         self._request.record.bytes_out += sum(map(len, passed))
         if passed == chunks:
             self._caller.pass_on(raw, chunks)
@@ -223,6 +240,8 @@ class Attempt:
         reader = self.reader
         assert reader is not None  # noqa: S101 - the phase says so
         out = reader.feed(data)
+        if not reader.quiet:
+            self._last = monotonic()
         if self.committed:
             if out:
                 self._record_bytes(out)
@@ -243,6 +262,10 @@ class Attempt:
         elif self._phase is _Phase.REFUSED:
             self._settle(of_status(self.status))
         elif self.committed:
+            if self._edges is not None:
+                usage = self._edges.usage()
+                self._request.record.tokens_in = usage.input
+                self._request.record.tokens_out = usage.output
             self._caller.finish()
             self._settle(Outcome.OK)
         else:
@@ -294,6 +317,8 @@ class Attempt:
         if self._phase is _Phase.REFUSED:
             # the status is what the backend had to say; the rest of its page does not matter
             self._settle(of_status(self.status))
+        elif self._said_all:
+            self._end_stream()
         elif self.committed:
             self._settle(Outcome.CUT)
         elif why is Broken.MALFORMED:
@@ -308,6 +333,11 @@ class Attempt:
             self._settle(Outcome.RESET if self._phase is _Phase.HEAD else Outcome.EMPTY)
 
     # inside
+
+    @property
+    def _said_all(self) -> bool:
+        """Whether a stream has come to its end, if not its body."""
+        return self.committed and self.reader is not None and self.reader.ended
 
     def _failure_of(self, failure: Outcome) -> Outcome:
         if self.committed:
@@ -371,16 +401,16 @@ class Attempt:
         timeouts = self._timeouts
         if self._paused:
             # a slow caller is no slow backend
-            return self._request.deadline
+            return self._deadline
         if self.committed:
-            due = self._last + timeouts.between_tokens
+            due = self._last + (AFTER_END if self._said_all else timeouts.between_tokens)
         elif self._request.stream:
             due = self._record.started + timeouts.first_token
         else:
             due = self._record.started + timeouts.first_byte
             if self._held_bytes:
                 due = self._last + timeouts.between_tokens
-        return min(due, self._request.deadline)
+        return min(due, self._deadline)
 
     def check(self, now: float) -> None:
         """End the attempt if it is overdue."""
@@ -389,10 +419,13 @@ class Attempt:
         if self._phase is _Phase.REFUSED:
             # the status is known, and a refusal of the caller's request stays one
             self._settle(of_status(self.status))
+        elif self._said_all:
+            self._end_stream()
+            self._leave()
         elif now >= self._request.deadline:
             self._settle(Outcome.DEADLINE)
         elif self.committed:
-            self._settle(Outcome.STALLED)
+            self._settle(Outcome.DEADLINE if now >= self._deadline else Outcome.STALLED)
         else:
             self._settle(Outcome.FIRST_TOKEN_TIMEOUT)
 
@@ -406,5 +439,9 @@ class Attempt:
         self._record.ended = monotonic()
         self._record.last_byte = self._last
         self._deadlines.discard(self)
-        if not whole and self._connection is not None:
+        if not whole:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._connection is not None:
             self._connection.leave(self)

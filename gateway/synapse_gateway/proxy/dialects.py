@@ -33,6 +33,22 @@ class Usage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+    @property
+    def input(self) -> int:
+        """Tokens of the prompt; Anthropic's API leaves those out of `input_tokens` that its cache
+        takes or gives.
+        """
+        counted = (self.input_tokens or 0) + (self.cache_creation_input_tokens or 0)
+        counted += self.cache_read_input_tokens or 0
+        return self.prompt_tokens or counted or self.total_tokens or 0
+
+    @property
+    def output(self) -> int:
+        """Tokens of the answer."""
+        return self.completion_tokens or self.output_tokens or 0
 
 
 class Dialect(Protocol):
@@ -92,8 +108,8 @@ class _Counting:
 
     def note(self, usage: Usage) -> None:
         """Keep the figures that are there; later ones replace earlier ones."""
-        self.tokens_in = usage.prompt_tokens or usage.input_tokens or self.tokens_in
-        self.tokens_out = usage.completion_tokens or usage.output_tokens or self.tokens_out
+        self.tokens_in = usage.input or self.tokens_in
+        self.tokens_out = usage.output or self.tokens_out
 
 
 class ChatDialect(_Counting):
@@ -109,9 +125,10 @@ class ChatDialect(_Counting):
         """Say what a chunk is; `finished` is also true once every choice has its reason."""
         if data is None:
             return Meaning.OTHER
-        if data == b"[DONE]":
-            self.finished = True
-            return Meaning.END
+        if data.strip() == b"[DONE]":
+            # the end of nothing is no answer
+            self.finished = bool(self.finished or self._open or self.content_events)
+            return Meaning.END if self.finished else Meaning.OTHER
         try:
             chunk = _decode_chunk(data)
         except msgspec.ValidationError:
@@ -122,9 +139,11 @@ class ChatDialect(_Counting):
             return Meaning.ERROR
         if chunk.usage is not None:
             self.note(chunk.usage)
-        if not chunk.choices:
-            return Meaning.USAGE if chunk.usage is not None else Meaning.OTHER
-        return self._choices(chunk.choices)
+        if chunk.choices:
+            return self._choices(chunk.choices)
+        if chunk.usage is None and _decode_any(data).get("object") == "error":
+            return Meaning.ERROR
+        return Meaning.OTHER if chunk.usage is None else Meaning.USAGE
 
     def _choices(self, choices: list[_Choice]) -> Meaning:
         meaning = Meaning.OTHER
@@ -252,11 +271,11 @@ class MessagesDialect(_TypedDialect):
 
     def _note(self, typed: _Typed) -> None:
         super()._note(typed)
-        message = typed.message
-        if isinstance(message, dict) and isinstance(message.get("usage"), dict):
-            tokens = message["usage"].get("input_tokens")
-            if isinstance(tokens, int):
-                self.tokens_in = tokens
+        if isinstance(typed.message, dict):
+            try:
+                self.note(msgspec.convert(typed.message.get("usage", {}), Usage))
+            except msgspec.ValidationError:
+                return
 
     def error_event(self, error: dict[str, Any]) -> bytes:
         """Return the `error` event of the Messages API."""

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 BACK_OFF = (0.5, 1.0, 2.0)
 """Seconds before a target that this request has tried already is tried again."""
 
+STALE_WITHIN = 0.25
+"""Seconds after a request within which the end of a kept connection crossed it on the way; one that
+comes later is the backend's answer to it."""
+
 AUDIO = frozenset(
     capability
     for capability, service in SERVICE_OF.items()
@@ -92,13 +96,14 @@ class Exchange:
         self._tried: list[Candidate] = []
         self._outcomes: list[Outcome] = []
         self._other_models = list(self._route.config.fallbacks)
+        self._attempt_now: Attempt | None = None
         self._useless: list[Candidate] = []
         """Targets that would say the same again."""
         self._refused = ""
         """Why a backend cannot do it, in its own words."""
         self._repeats = 0
         self._place: Place | None = None
-        self._place_model = ""
+        self._waits_for: ModelRoute = self._route
         self._wait_until = 0.0
 
     async def run(self) -> None:
@@ -148,19 +153,19 @@ class Exchange:
                     self._draw_on_budget(now)
                 self._leave_queue()
                 return self._taken(choice.candidate, choice.skipped)
-            if choice is not None and not choice.full:
-                if self._to_other_model(choice.skipped):
-                    continue
-                if self._tried:
-                    again = await self._again()
-                    if again is None:
-                        raise self._failure()
-                    return again
+            full = choice is None or choice.full
+            if self._to_other_model(choice.skipped if choice else "at_capacity", now, full=full):
+                continue
+            if not full and self._tried:
+                again = await self._again()
+                if again is None:
+                    raise self._failure()
+                return again
             await self._wait_for_place(now, choice)
 
     def _look(self, now: float) -> Choice | None:
         """Choose, unless others wait who came first."""
-        if self._place is None and self._waiting.occupied(self._route.name, self._request.priority):
+        if self._place is None and self._waiting.occupied(self._route, self._request.priority):
             return None
         return self._choose(now, self._tried)
 
@@ -202,14 +207,28 @@ class Exchange:
             self._draw_on_budget(now)
         return candidate
 
-    def _to_other_model(self, reason: str) -> bool:
-        """Go on with the next model that the configuration names as a fallback."""
-        while self._other_models:
-            route = self._table.model(self._other_models.pop(0))
-            if route is not None and self._go_on_with(route):
+    def _to_other_model(self, reason: str, now: float, *, full: bool) -> bool:
+        """Go on with the next model that the configuration names as a fallback.
+
+        Args:
+            reason: Why this one does not serve.
+            now: Monotonic seconds.
+            full: Whether this one only has no room: worth waiting for, unless another has some.
+        """
+        for number, name in enumerate(self._other_models):
+            route = self._table.model(name)
+            if route is None or (full and not self._has_room(route, now)):
+                continue
+            if self._go_on_with(route):
+                del self._other_models[: number + 1]
                 self._request.record.fallback = self._request.record.fallback or reason
                 return True
         return False
+
+    def _has_room(self, route: ModelRoute, now: float) -> bool:
+        plan = route.plan(self._request.capability)
+        waiting = self._waiting.occupied(route, self._request.priority)
+        return not waiting and choose(plan, now).candidate is not None
 
     def _to_larger_context(self) -> bool:
         name = self._route.config.context_fallback
@@ -242,10 +261,10 @@ class Exchange:
         retry_at = choice.retry_at if choice is not None else 0.0
         if self._place is None:
             try:
-                self._place = self._waiting.enter(route.name, self._request.priority, route.queue)
+                self._place = self._waiting.enter(route, self._request.priority)
             except QueueFull:
                 raise self._no_place("Too many requests wait for it already.", retry_at) from None
-            self._place_model = route.name
+            self._waits_for = route
             self._wait_until = now + route.queue.deadline
         until = min(self._wait_until, self._request.deadline)
         if now >= until:
@@ -262,7 +281,7 @@ class Exchange:
 
     def _leave_queue(self) -> None:
         if self._place is not None:
-            self._waiting.leave(self._place_model, self._place)
+            self._waiting.leave(self._waits_for, self._place)
             self._place = None
 
     def _no_place(self, why: str, retry_at: float) -> errors.RequestError:
@@ -304,13 +323,13 @@ class Exchange:
             record.ended = record.ended or now
             state.end(outcome, now, retry_after, probe=probe)
             self._waiting.notify()
+            # also of a caller who left: what he has read was made for him
+            self._count_tokens()
         self._outcomes.append(outcome)
         if RULES[outcome].counts is Counts.FAILURE:
             self._upstreams.nudge(state.backend.name)
         else:
             self._useless.append(candidate)
-        if attempt is not None and attempt.reader is not None:
-            self._count_tokens(attempt)
         return attempt, outcome
 
     async def _send(
@@ -341,13 +360,15 @@ class Exchange:
                 self._upstreams.deadlines,
                 self._answer_head,
             )
+            self._attempt_now = attempt
+            sent = monotonic()
             attempt.begin(connection, head, body)
             try:
                 outcome = await attempt.done
             except asyncio.CancelledError:
                 attempt.abandon()
                 raise
-            if not (attempt.stale and record.reused):
+            if not (attempt.stale and record.reused and monotonic() < sent + STALE_WITHIN):
                 return attempt, outcome
             # the backend closed the idle connection as the request left: it has read none of it
             record.reused = False
@@ -374,9 +395,12 @@ class Exchange:
         refusal = candidate.state.backend.adapter.refusal(attempt.status, attempt.body)
         return outcome if refusal is None else _REFUSALS[refusal]
 
-    def _count_tokens(self, attempt: Attempt) -> None:
+    def _count_tokens(self) -> None:
+        attempt, self._attempt_now = self._attempt_now, None
+        if attempt is None or attempt.reader is None:
+            return
         record = self._request.record
-        dialect = attempt.reader.dialect  # type: ignore[union-attr]  # only streams have one
+        dialect = attempt.reader.dialect
         record.tokens_in = dialect.tokens_in
         record.tokens_out = dialect.tokens_out
         if not record.tokens_out and dialect.content_events:
@@ -409,6 +433,9 @@ class Exchange:
         if attempt is None or attempt.status < 400:
             raise self._failure()
         body = attempt.body
+        if attempt.oversized:
+            # a part of it would be unreadable
+            raise errors.InvalidRequest("The backend refuses it, at too great a length to repeat.")
         # an adapter may know that a server error was the request's fault
         status = attempt.status if attempt.status < 500 else 400
         if attempt.form.refused is not None:
@@ -429,8 +456,7 @@ class Exchange:
         """Return the error that tells best why nothing worked."""
         if self._outcomes[-1] is Outcome.DEADLINE:
             return errors.GatewayTimeout(_TIME_RAN_OUT)
-        failures = [o for o in self._outcomes if RULES[o].counts is Counts.FAILURE]
-        outcome = (failures or self._outcomes)[-1]
+        outcome = min(reversed(self._outcomes), key=_tells_least)
         status = RULES[outcome].status
         name = self._request.record.model_asked or "this request"
         reasons = ", ".join(dict.fromkeys(o.value for o in self._outcomes))
@@ -464,6 +490,12 @@ class Exchange:
         now = monotonic()
         candidates = [candidate for order in self._plan.orders for candidate in order]
         return max(1.0, min((back_at(c, now) for c in candidates), default=now) - now)
+
+
+def _tells_least(outcome: Outcome) -> int:
+    """Rank what an outcome says of the next time: one that may pass before one that stays."""
+    rule = RULES[outcome]
+    return 0 if rule.counts is Counts.FAILURE else 1 if rule.status >= 500 else 2
 
 
 _TIME_RAN_OUT = "The request's time ran out before it was answered."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import re
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -45,7 +46,16 @@ class StreamReader:
         rewrite: Changes an event's bytes, where the route asks for that.
     """
 
-    __slots__ = ("_cutter", "_rewrite", "_strip_usage", "content", "dialect", "failure")
+    __slots__ = (
+        "_cutter",
+        "_rewrite",
+        "_strip_usage",
+        "content",
+        "dialect",
+        "ended",
+        "failure",
+        "quiet",
+    )
 
     def __init__(
         self,
@@ -62,18 +72,24 @@ class StreamReader:
         self.content = False
         """Whether there has been real content (or a proper end without any)."""
         self.failure: Outcome | None = None
+        self.ended = False
+        """Whether the marker of the end has come: what follows it matters no more."""
+        self.quiet = False
+        """Whether the last bytes were comments only, which say nothing of the model."""
 
     def feed(self, data: bytes) -> bytes:
         """Return what may be sent on now: whole events, up to a failing one."""
         read = self.dialect.read
         alone = self._cutter.alone(data)
         if alone is not None:
+            self.quiet = False
             return self._judge(data, read(alone))
         try:
             events = self._cutter.feed(data)
         except EventTooLarge:
             self.failure = Outcome.MALFORMED_EVENT
             return b""
+        self.quiet = not self._cutter.rest and all(event.data is None for event in events)
         kept: list[bytes] = []
         for event in events:
             kept.append(self._judge(event.raw, read(event.data, event.name)))
@@ -83,8 +99,12 @@ class StreamReader:
 
     def _judge(self, raw: bytes, meaning: Meaning) -> bytes:
         """Note what an event means, and return what of it is sent on."""
-        if meaning is Meaning.CONTENT or meaning is Meaning.END:
+        if self.ended:
+            return raw
+        if meaning is Meaning.CONTENT:
             self.content = True
+        elif meaning is Meaning.END:
+            self.content = self.ended = True
         elif meaning is Meaning.USAGE:
             if self._strip_usage:
                 return b""
@@ -132,6 +152,7 @@ class TranslatingReader(StreamReader):
         except EventTooLarge:
             self.failure = Outcome.MALFORMED_EVENT
             return b""
+        self.quiet = not self._cutter.rest and all(event.data is None for event in events)
         out: list[bytes] = []
         for event in events:
             meaning = self.dialect.read(event.data, event.name)
@@ -142,7 +163,8 @@ class TranslatingReader(StreamReader):
                 break
             if meaning is Meaning.CONTENT or meaning is Meaning.END:
                 self.content = True
-            if event.data is not None and event.data != b"[DONE]":
+                self.ended = self.ended or meaning is Meaning.END
+            if event.data is not None and event.data.strip() != b"[DONE]":
                 try:
                     out.append(self._translator.feed(event.data))
                 except ValueError:
@@ -174,6 +196,10 @@ class SoundReader:
     """
 
     __slots__ = ("_fits", "_hold", "_wav", "content", "dialect", "failure")
+    ended = False
+    """A file of samples has no marker for its end."""
+    quiet = False
+    """Nor comments."""
 
     def __init__(self, fits: Callable[[Format], bool], hold: int) -> None:
         self._fits = fits
@@ -214,6 +240,7 @@ class SoundReader:
 
 
 class _Whole(msgspec.Struct):
+    object: Any = None
     error: msgspec.Raw = msgspec.Raw()  # not `Raw | None`, which decodes nothing but null
     usage: Usage | None = None
     prompt_eval_count: int | None = None
@@ -242,15 +269,46 @@ class WholeBody:
         except (msgspec.DecodeError, UnicodeDecodeError):
             self.failure = Outcome.MALFORMED
             return
-        if bytes(whole.error) not in {b"", b"null"}:
+        if bytes(whole.error) not in {b"", b"null"} or whole.object == "error":
             self.failure = Outcome.ERROR_FIRST
         usage = whole.usage
         if usage is not None:
-            self.tokens_in = usage.prompt_tokens or usage.input_tokens or usage.total_tokens or 0
-            self.tokens_out = usage.completion_tokens or usage.output_tokens or 0
+            self.tokens_in, self.tokens_out = usage.input, usage.output
         else:
             self.tokens_in = whole.prompt_eval_count or 0
             self.tokens_out = whole.eval_count or 0
+
+
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
+_decode_usage = msgspec.json.Decoder(Usage).decode
+EDGE = 2048
+"""Bytes at either end of a large JSON answer in which its usage is looked for."""
+
+
+class Edges:
+    """Begin and end of a JSON answer that is too large to be held; backends write the usage there.
+
+    Args:
+        first: The body so far.
+    """
+
+    __slots__ = ("_first", "_last")
+
+    def __init__(self, first: bytes) -> None:
+        self._first = first[:EDGE]
+        self._last = first[-EDGE:]
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._last = (self._last + data)[-EDGE:]
+
+    def usage(self) -> Usage:
+        """Return what it says of its tokens."""
+        found = _USAGE.search(self._last) or _USAGE.search(self._first)
+        try:
+            return _decode_usage(found[1]) if found else Usage()
+        except msgspec.DecodeError:
+            return Usage()
 
 
 def _is_json(body: bytes) -> bool:

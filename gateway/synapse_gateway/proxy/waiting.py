@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from synapse_gateway.config.settings import Queue
+    from synapse_gateway.routing.table import ModelRoute
 
 
 class QueueFull(Exception):
@@ -30,50 +31,55 @@ class Place:
 
 
 class WaitingRoom:
-    """Queues by model: higher priority first, then first come first served.
+    """Queues by route: higher priority first, then first come first served.
+
+    A route is known by itself, not by its name: those of paths have none, and a reload makes new
+    ones, whose requests need not wait for what the old one's wait for.
 
     A freed place at a target wakes the first of each queue, who looks for a target again; that is
     cheaper than to know whom the place would suit, since few models wait at a time.
     """
 
     def __init__(self) -> None:
-        self._queues: dict[str, list[Place]] = {}
+        self._queues: dict[ModelRoute, list[Place]] = {}
         self._number = 0
 
     def lengths(self) -> Iterator[tuple[str, int]]:
         """Iterate over (model, number of requests that wait)."""
-        return ((model, len(queue)) for model, queue in self._queues.items())
+        lengths: Counter[str] = Counter()
+        for route, queue in self._queues.items():
+            lengths[route.name] += len(queue)
+        return iter(lengths.items())
 
-    def occupied(self, model: str, priority: int) -> bool:
+    def occupied(self, route: ModelRoute, priority: int) -> bool:
         """Say whether somebody waits whom a newcomer of this priority must not overtake."""
-        queue = self._queues.get(model)
+        queue = self._queues.get(route)
         return bool(queue) and queue[0]._sort[0] <= -priority  # type: ignore[index]  # noqa: SLF001
 
-    def enter(self, model: str, priority: int, queue: Queue) -> Place:
+    def enter(self, route: ModelRoute, priority: int) -> Place:
         """Take a place.
 
         Raises:
             QueueFull: There is none left.
         """
-        places = self._queues.setdefault(model, [])
-        if len(places) >= queue.size:
-            if not places:
-                del self._queues[model]
+        places = self._queues.get(route, [])
+        if len(places) >= route.queue.size:
             raise QueueFull
+        self._queues[route] = places
         self._number += 1
         place = Place(priority, self._number)
         heapq.heappush(places, place)
         return place
 
-    def leave(self, model: str, place: Place) -> None:
+    def leave(self, route: ModelRoute, place: Place) -> None:
         """Give a place up, and let the next one look whether there is room for him too."""
-        places = self._queues[model]
+        places = self._queues[route]
         places.remove(place)
         if places:
             heapq.heapify(places)
             _wake(places[0])
         else:
-            del self._queues[model]
+            del self._queues[route]
 
     async def wait(self, place: Place, timeout: float) -> bool:
         """Wait until it is worth looking again.

@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from synapse_gateway.config.settings import Auto, AutoRule
 
 NAMES = frozenset({"", "auto", "synapse:auto", "synapse-auto"})
@@ -32,18 +34,23 @@ class AutoChoice(NamedTuple):
     rule: str
 
 
-def choose_model(auto: Auto, facts: Facts, default: str) -> AutoChoice:
+def choose_model(
+    auto: Auto, facts: Facts, default: str, usable: Callable[[str], bool]
+) -> AutoChoice:
     """Return the first rule's model whose conditions all hold.
 
     Args:
         auto: The rules.
         facts: The request.
         default: Model when no rule holds and the configuration names no default.
+        usable: Says whether this caller may use a model for what he asks; one that he may not is
+            passed over.
     """
     for rule in auto.rules:
-        if _holds(rule, facts):
+        if _holds(rule, facts) and usable(rule.model):
             return AutoChoice(rule.model, rule.name)
-    return AutoChoice(auto.default or default, "default")
+    named = auto.default if auto.default and usable(auto.default) else default
+    return AutoChoice(named, "default")
 
 
 def _holds(rule: AutoRule, facts: Facts) -> bool:

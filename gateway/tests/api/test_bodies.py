@@ -93,3 +93,36 @@ def test_fields_are_set_and_all_else_stays() -> None:
     assert changed == b'{"b":1.50,"model":"y","a":[1, 2 ],"stream":true}'
     with pytest.raises(msgspec.DecodeError):
         bodies.with_fields(b"[", {"model": "y"})
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"model":"in","choices":[]}', '{"model":"out","choices":[]}'),
+        ('{"input_tokens":3}', '{"input_tokens":3}'),
+        ('{"type":"ping"}', '{"type":"ping"}'),
+        (
+            '{"type":"message_start","message":{"id":"1","model":"in"}}',
+            '{"type":"message_start","message":{"id":"1","model":"out"}}',
+        ),
+        ('{"response":{"model":"in"}}', '{"response":{"model":"out"}}'),
+        ('{"response":{},"message":"model"}', '{"response":{},"message":"model"}'),
+    ],
+)
+def test_an_answer_is_renamed_where_its_api_has_the_name(body: str, expected: str) -> None:
+    assert bodies.renamed(body.encode(), "out") == expected.encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "options"),
+    [
+        (b"{}", {}),
+        (b'{"stream_options": null}', {}),
+        (
+            b'{"stream_options": {"include_usage": false, "own": [1]}}',
+            {"include_usage": False, "own": [1]},
+        ),
+    ],
+)
+def test_a_backends_own_stream_options_are_kept(body: bytes, options: dict[str, Any]) -> None:
+    assert bodies.stream_options(body) == options

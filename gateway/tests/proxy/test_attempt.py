@@ -11,7 +11,7 @@ from synapse_gateway.config.defaults import ResolvedTimeouts
 from synapse_gateway.config.settings import Backend, Limits, Model, Settings, Target
 from synapse_gateway.errors import Unavailable
 from synapse_gateway.proxy import attempt as module
-from synapse_gateway.proxy.attempt import MAX_ERROR_BYTES, Attempt
+from synapse_gateway.proxy.attempt import AFTER_END, Attempt
 from synapse_gateway.proxy.connection import Broken
 from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.dialects import OllamaDialect
@@ -367,6 +367,30 @@ async def test_an_answer_too_long_to_hold_passes_on_with_its_length(clock: Clock
     assert trial.request.record.bytes_out == 15
 
 
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        pytest.param([b'{"usage":{"prompt_tokens":3},"data":"', b"x" * 9000, b'"}'], 3, id="first"),
+        pytest.param(
+            [b'{"data":"', b"x" * 9000, b'","usage":{"a":{"b":1},"total_', b'tokens": 7}}'],
+            7,
+            id="last",
+        ),
+        pytest.param([b'{"data":"', b"x" * 9000, b'"}'], 0, id="none"),
+        pytest.param([b'{"data":"', b"x" * 9000, b'","usage":{"prompt_tokens":"3"}}'], 0, id="odd"),
+    ],
+)
+async def test_tokens_of_an_answer_too_long_to_hold_count_too(
+    clock: Clock, body: list[bytes], tokens: int
+) -> None:
+    trial = Trial(clock, limits=Limits(hold_bytes=1024))
+    trial.head(200, JSON)
+    trial.body(*body)
+    trial.attempt.on_end()
+    assert trial.outcome is Outcome.OK
+    assert trial.request.record.tokens_in == tokens
+
+
 async def test_an_answer_that_is_to_be_changed_is_held_however_long(clock: Clock) -> None:
     trial = Trial(clock, limits=Limits(hold_bytes=10), whole=bytes.upper)
     trial.head(headers=JSON)
@@ -436,13 +460,62 @@ async def test_a_status_decides_however_its_body_ends(
 
 
 async def test_a_long_page_of_an_error_is_not_read_to_its_end(clock: Clock) -> None:
-    trial = Trial(clock)
+    trial = Trial(clock, limits=Limits(hold_bytes=1024))
     trial.head(500, JSON)
-    trial.body(b"x" * MAX_ERROR_BYTES)
+    trial.body(b"x" * 1024)
     assert trial.outcome is None
     trial.body(b"x")
     assert trial.outcome is Outcome.SERVER_ERROR
+    assert trial.attempt.oversized
     assert trial.connection.left
+
+
+# -- behind the end
+
+
+def ended(clock: Clock, **form: Any) -> Trial:
+    """A stream that has said that it is over, but whose body has not ended."""
+    trial = Trial(clock, stream=True, **form)
+    trial.head()
+    trial.body(WORDS, FINISH, DONE)
+    assert trial.outcome is None
+    return trial
+
+
+@pytest.mark.parametrize("why", [Broken.CUT, Broken.MALFORMED])
+async def test_a_stream_that_has_said_its_end_cannot_break_any_more(
+    clock: Clock, why: Broken
+) -> None:
+    trial = ended(clock)
+    trial.attempt.on_broken(why)
+    assert trial.outcome is Outcome.OK
+    assert (trial.caller.body, trial.caller.ending) == (WORDS + FINISH + DONE, "finished")
+
+
+async def test_nobody_waits_long_for_a_body_to_end_behind_its_stream(clock: Clock) -> None:
+    trial = ended(clock)
+    trial.wait(AFTER_END - 0.1)
+    assert trial.outcome is None
+    trial.wait(0.1)
+    assert (trial.outcome, trial.caller.ending) == (Outcome.OK, "finished")
+    assert trial.connection.left
+
+
+@pytest.mark.parametrize("more", [b'data: {"error":"late"}\n\n', b"data: {\n\n"])
+async def test_what_comes_behind_the_end_is_not_judged(clock: Clock, more: bytes) -> None:
+    trial = ended(clock)
+    trial.body(more)
+    trial.attempt.on_end()
+    assert trial.outcome is Outcome.OK
+    assert trial.caller.body == WORDS + FINISH + DONE + more
+
+
+async def test_the_end_of_nothing_is_no_answer(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.body(DONE)
+    trial.attempt.on_end()
+    assert (trial.outcome, trial.caller.status) == (Outcome.EMPTY, 0)
 
 
 # -- breaking
@@ -499,6 +572,38 @@ async def test_words_may_be_so_far_apart(clock: Clock) -> None:
     trial.wait(0.1)
     assert trial.outcome is Outcome.STALLED
     assert trial.record.last_byte == clock.now - 5.0
+
+
+async def test_comments_are_no_words(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.body(WORDS)
+    for _ in range(4):
+        trial.wait(1)
+        trial.body(b": ping\n\n")
+        trial.chunks(b": ping\n\n")
+    trial.body(b'data: {"choices":')
+    trial.wait(4)
+    assert trial.outcome is None, "a part of an event is a sign of life"
+    trial.wait(1)
+    assert trial.outcome is Outcome.STALLED
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_a_targets_own_time_is_less_than_the_requests(
+    clock: Clock, *, committed: bool
+) -> None:
+    trial = Trial(clock, stream=True)
+    trial.request.deadline += 100
+    trial.head()
+    if committed:
+        trial.body(WORDS)
+    for _ in range(24 if committed else 2):
+        trial.wait(4)
+        trial.body(ROLE)
+    assert trial.outcome is None
+    trial.wait(4 if committed else 2)
+    assert trial.outcome is (Outcome.DEADLINE if committed else Outcome.FIRST_TOKEN_TIMEOUT)
 
 
 async def test_an_answer_that_is_not_streamed_has_longer_to_begin(clock: Clock) -> None:

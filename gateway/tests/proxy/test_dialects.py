@@ -60,7 +60,8 @@ def choice(index: int = 0, *, finish: str | None = None, **delta: Any) -> dict[s
         pytest.param({"error": {"message": "no"}}, ERROR, id="error"),
         pytest.param({"error": "no"}, ERROR, id="error-text"),
         pytest.param({"error": None, "choices": []}, OTHER, id="null-error"),
-        pytest.param(b"[DONE]", END, id="done"),
+        pytest.param({"object": "error", "message": "no"}, ERROR, id="error-object"),
+        pytest.param(b"[DONE]", OTHER, id="end-of-nothing"),
         pytest.param(b'{"choices": [{"del', MALFORMED, id="half"),
         pytest.param(b"hello", MALFORMED, id="text"),
         pytest.param(b'{"choices": [{"delta": {"content": "\xff"}}]}', MALFORMED, id="not-utf-8"),
@@ -202,6 +203,13 @@ def test_the_messages_api_tells_its_usage_in_two_places() -> None:
     assert (dialect.tokens_in, dialect.tokens_out) == (5, 6)
     read(dialect, {"type": "message_start", "message": {"usage": {"input_tokens": "many"}}})
     assert dialect.tokens_in == 5
+
+
+def test_tokens_that_anthropics_cache_takes_or_gives_are_tokens_of_the_prompt() -> None:
+    dialect = MessagesDialect()
+    usage = {"input_tokens": 1, "cache_read_input_tokens": 44, "cache_creation_input_tokens": 5}
+    read(dialect, {"type": "message_start", "message": {"usage": usage}})
+    assert dialect.tokens_in == 50
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from synapse_gateway.proxy import attempt as attempt_module
 from synapse_gateway.proxy import exchange as module
 from synapse_gateway.proxy.body import Joined
 from synapse_gateway.proxy.connection import Broken
-from synapse_gateway.proxy.exchange import BACK_OFF, parse_retry_after
+from synapse_gateway.proxy.exchange import BACK_OFF, STALE_WITHIN, parse_retry_after
 from synapse_gateway.proxy.readers import SoundReader
 from synapse_gateway.routing.outcome import Outcome
 from synapse_gateway.routing.retry_budget import RetryBudget
@@ -51,6 +51,7 @@ from tests.proxy.support import (
 )
 
 if TYPE_CHECKING:
+    from synapse_gateway.proxy.connection import Receiver
     from synapse_gateway.proxy.request import Form
     from synapse_gateway.routing.fleet import BackendState
 
@@ -372,6 +373,29 @@ async def test_another_model_serves_when_all_breakers_are_open(clock: Clock) -> 
     assert (record.fallback, caller.header(b"x-synapse-attempts")) == ("cooling_down", b"1")
 
 
+async def test_another_model_with_room_serves_before_anybody_waits(clock: Clock) -> None:
+    scene = stage(clock, "a1", fallbacks=("n",), others={"n": Model(targets=targets("c1"))})
+    scene.candidate("a").cap = 1
+    scene.candidate("a").state.start()
+    caller, _ = await scene.serve()
+    assert caller.header(b"x-synapse-model") == b"n"
+    assert caller.header(b"x-synapse-fallback") == b"at_capacity"
+
+
+async def test_another_model_without_room_is_no_reason_to_leave_the_queue(clock: Clock) -> None:
+    crowd = Crowd(clock, fallbacks=("n",), others={"n": Model(targets=targets("c1"))})
+    other = crowd.scene.candidate("c", "n")
+    other.cap = 1
+    other.state.start()
+    await crowd.ask("first")
+    await crowd.ask("second")
+    assert crowd.waiting == 2
+    other.state.end(Outcome.OK, 0.0)
+    crowd.scene.waiting.notify()
+    await crowd.turn()
+    assert (crowd.waiting, crowd.served) == (0, ["first", "second"])
+
+
 async def test_a_model_that_cannot_do_it_is_passed_over(clock: Clock) -> None:
     scene = stage(
         clock,
@@ -444,6 +468,10 @@ async def test_a_prompt_too_long_stays_one_when_the_larger_model_is_out_of_reach
         pytest.param([answers(501)], 400, id="not-supported"),
         pytest.param([DOWN, answers(404)], 502, id="a-failure-says-more-than-a-404"),
         pytest.param([answers(404), REFUSED], 503, id="in-whatever-order"),
+        pytest.param([answers(429), answers(404)], 503, id="a-full-one-will-have-room"),
+        pytest.param([answers(429), answers(501)], 503, id="though-another-never-can"),
+        pytest.param([answers(401), answers(404)], 502, id="credentials-can-be-mended"),
+        pytest.param([REFUSED, DOWN], 502, id="of-two-failures-the-last"),
     ],
 )
 async def test_what_is_told_when_nothing_is_left(
@@ -519,9 +547,32 @@ async def test_without_usage_the_words_are_counted(clock: Clock) -> None:
 
 async def test_a_stream_of_no_words_counts_none(clock: Clock) -> None:
     scene = stage(clock)
-    scene.script("a", streams(DONE))
+    scene.script("a", streams(FINISH, DONE))
     _, record = await scene.serve(stream=True)
     assert (record.tokens_out, record.tokens_estimated) == (0, False)
+
+
+async def test_words_that_a_caller_read_before_he_left_are_counted(clock: Clock) -> None:
+    def begins(receiver: Receiver) -> None:
+        receiver.on_head(200, list(EVENT_STREAM))
+        receiver.on_body(WORDS * 3)
+
+    scene = stage(clock)
+    scene.script("a", begins)
+    exchange, record = scene.exchange(FakeCaller(), stream=True)
+    task = asyncio.create_task(exchange.run())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (record.tokens_out, record.tokens_estimated) == (3, True)
+
+
+async def test_a_refusal_too_long_to_repeat_is_told_as_one(clock: Clock) -> None:
+    scene = stage(clock, limits={"hold_bytes": 1024})
+    scene.script("a", answers(400, b"x" * 2000))
+    assert "refuses" in (await told(scene)).message
+    assert scene.asked("b") == 0
 
 
 @pytest.mark.parametrize(
@@ -612,6 +663,18 @@ async def test_a_stale_connection_is_replaced_unseen(clock: Clock) -> None:
     )
     assert not record.attempts[0].reused
     assert len(pool.made) == 2
+
+
+async def test_a_kept_connection_that_is_closed_late_was_an_answer(clock: Clock) -> None:
+    def works_and_breaks(receiver: Receiver) -> None:
+        clock.now += STALE_WITHIN
+        receiver.on_broken(Broken.STALE)
+
+    scene = stage(clock)
+    scene.upstreams.of("a").pool.idle.append(FakeConnection(works_and_breaks))
+    caller, record = await scene.serve()
+    assert caller.header(b"x-synapse-fallback") == b"reset"
+    assert [attempt.backend for attempt in record.attempts] == ["a", "b"]
 
 
 async def test_a_new_connection_that_breaks_is_a_failure(clock: Clock) -> None:
@@ -707,9 +770,14 @@ class Crowd:
     """Requests to one target that takes one at a time."""
 
     def __init__(
-        self, clock: Clock, size: int = 8, deadline: float = 30.0, names: str = "a1"
+        self,
+        clock: Clock,
+        size: int = 8,
+        deadline: float = 30.0,
+        names: str = "a1",
+        **more: Any,
     ) -> None:
-        self.scene = stage(clock, names, queue=Queue(size=size, deadline=deadline))
+        self.scene = stage(clock, names, queue=Queue(size=size, deadline=deadline), **more)
         self.scene.candidate("a").cap = 1
         self.scene.candidate("a").state.start()
         self.served: list[str] = []

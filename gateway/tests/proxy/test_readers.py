@@ -100,8 +100,17 @@ def test_content_begins_with_the_first_word() -> None:
 
 def test_a_proper_end_without_a_word_is_content_enough() -> None:
     reader = chat()
+    reader.feed(FINISH)
     reader.feed(DONE)
     assert reader.content
+
+
+def test_the_end_of_nothing_is_no_content() -> None:
+    reader = chat()
+    reader.feed(DONE)
+    assert not reader.content
+    assert reader.end() == b""
+    assert reader.failure is Outcome.CUT
 
 
 def test_an_event_without_end_is_malformed() -> None:

@@ -4,20 +4,28 @@ import asyncio
 
 import pytest
 
-from synapse_gateway.config.settings import Queue
+from synapse_gateway.config.settings import Model, Queue
 from synapse_gateway.proxy.waiting import Place, QueueFull, WaitingRoom
+from synapse_gateway.routing.table import ModelRoute
 
-ROOM = Queue(size=3, deadline=30.0)
+
+def route(name: str, size: int = 100) -> ModelRoute:
+    return ModelRoute(name, Model(targets=()), (), attempts=3, queue=Queue(size=size))
+
+
+M, N = route("m"), route("n")
 
 
 class Waiter:
     """Somebody who waits in a task."""
 
-    def __init__(self, room: WaitingRoom, name: str, priority: int = 5, model: str = "m") -> None:
+    def __init__(
+        self, room: WaitingRoom, name: str, priority: int = 5, model: ModelRoute = M
+    ) -> None:
         self.name = name
         self.model = model
         self.room = room
-        self.place: Place = room.enter(model, priority, Queue(size=100))
+        self.place: Place = room.enter(model, priority)
         self.task = asyncio.create_task(room.wait(self.place, 30.0))
 
     @property
@@ -75,7 +83,7 @@ async def test_only_the_first_of_a_queue_is_woken() -> None:
 
 async def test_every_queue_hears_of_a_freed_place() -> None:
     room = WaitingRoom()
-    waiters = [Waiter(room, "a", model="m"), Waiter(room, "b", model="n")]
+    waiters = [Waiter(room, "a", model=M), Waiter(room, "b", model=N)]
     await turn()
     room.notify()
     await turn()
@@ -122,18 +130,19 @@ async def test_who_leaves_from_the_middle_disturbs_no_order() -> None:
 
 async def test_a_queue_has_so_many_places() -> None:
     room = WaitingRoom()
-    places = [room.enter("m", 5, ROOM) for _ in range(3)]
+    small = route("small", 3)
+    places = [room.enter(small, 5) for _ in range(3)]
     with pytest.raises(QueueFull):
-        room.enter("m", 9, ROOM)
-    room.leave("m", places[0])
-    room.enter("m", 5, ROOM)
-    room.enter("n", 5, ROOM)
+        room.enter(small, 9)
+    room.leave(small, places[0])
+    room.enter(small, 5)
+    room.enter(N, 5)
 
 
 async def test_a_queue_of_no_places_is_always_full() -> None:
     room = WaitingRoom()
     with pytest.raises(QueueFull):
-        room.enter("m", 5, Queue(size=0))
+        room.enter(route("none", 0), 5)
     assert list(room.lengths()) == []
 
 
@@ -142,14 +151,14 @@ async def test_a_newcomer_overtakes_only_lower_priorities(
     newcomer: int, *, must_wait: bool
 ) -> None:
     room = WaitingRoom()
-    room.enter("m", 5, ROOM)
-    assert room.occupied("m", newcomer) is must_wait
-    assert not room.occupied("n", newcomer)
+    room.enter(M, 5)
+    assert room.occupied(M, newcomer) is must_wait
+    assert not room.occupied(N, newcomer)
 
 
 async def test_time_that_runs_out_is_told() -> None:
     room = WaitingRoom()
-    place = room.enter("m", 5, ROOM)
+    place = room.enter(M, 5)
     assert await room.wait(place, 0.0) is False
     room.notify()
 
@@ -165,3 +174,12 @@ async def test_a_wake_that_nobody_waits_for_is_harmless() -> None:
     room.notify()
     await turn()
     assert waiter.woken
+
+
+async def test_routes_of_one_name_wait_apart() -> None:
+    room = WaitingRoom()
+    before, after = route(""), route("")
+    room.enter(before, 5)
+    assert not room.occupied(after, 5)
+    room.enter(after, 5)
+    assert dict(room.lengths()) == {"": 2}

@@ -7,6 +7,11 @@ import pytest
 from synapse_gateway.config.settings import Auto, AutoRule
 from synapse_gateway.routing.auto import NAMES, Facts, choose_model
 
+
+def any_model(_: str) -> bool:
+    return True
+
+
 AUTO = Auto(
     default="general",
     rules=(
@@ -47,19 +52,29 @@ def facts(text: str = "", *, chars: int | None = None, key: str = "alice", **mor
     ids=lambda value: value.last_user_text[:30] if isinstance(value, Facts) else "",
 )
 def test_the_first_rule_that_holds_names_the_model(asked: Facts, model: str, rule: str) -> None:
-    assert choose_model(AUTO, asked, "first") == (model, rule)
+    assert choose_model(AUTO, asked, "first", any_model) == (model, rule)
 
 
 def test_without_a_configured_default_the_first_model_answers() -> None:
-    assert choose_model(Auto(), facts("Hi"), "first") == ("first", "default")
+    assert choose_model(Auto(), facts("Hi"), "first", any_model) == ("first", "default")
 
 
 def test_every_condition_of_a_rule_must_hold() -> None:
     both = AutoRule(name="both", model="coder", keywords=("sql",), min_chars=100)
     auto = Auto(rules=(both,))
-    assert choose_model(auto, facts("sql", chars=99), "first").model == "first"
-    assert choose_model(auto, facts("no", chars=100), "first").model == "first"
-    assert choose_model(auto, facts("sql", chars=100), "first").model == "coder"
+    assert choose_model(auto, facts("sql", chars=99), "first", any_model).model == "first"
+    assert choose_model(auto, facts("no", chars=100), "first", any_model).model == "first"
+    assert choose_model(auto, facts("sql", chars=100), "first", any_model).model == "coder"
+
+
+def test_a_model_that_the_caller_may_not_use_is_passed_over() -> None:
+    def usable(model: str) -> bool:
+        return model != "coder"
+
+    asked = facts("fix this python", chars=5000)
+    assert choose_model(AUTO, asked, "first", usable) == ("general", "default")
+    auto = Auto(default="coder", rules=AUTO.rules)
+    assert choose_model(auto, asked, "first", usable) == ("first", "default")
 
 
 def test_these_names_ask_for_it() -> None:

@@ -76,3 +76,12 @@ def test_a_window_of_less_than_a_second_is_one() -> None:
     budget.request(500.0)
     assert budget.withdraw(500.9)
     assert not budget.withdraw(501.0)
+
+
+def test_a_request_that_began_long_ago_does_not_turn_the_clock_back() -> None:
+    budget = RetryBudget(0.2, WINDOW, 10)
+    granted = 0
+    for _ in range(10):
+        granted += sum(budget.withdraw(505.0) for _ in range(10))
+        budget.request(503.0)
+    assert granted <= 12
