@@ -14,6 +14,7 @@ import os
 import socket
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,7 +51,7 @@ from synapse_gateway.telemetry.metrics import Metrics
 from synapse_gateway.telemetry.redact import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from types import FrameType
 
     from synapse_gateway.auth.limits import Limiter
@@ -82,12 +83,18 @@ class Runtime:
         environ: Process environment.
         access: Access log, if requests are logged.
         instance: Name of this replica.
+        permit: Refuses keys that must not be served with, by raising `ConfigError`.
     """
 
     def __init__(
-        self, environ: Mapping[str, str], access: AccessLog | None = None, instance: str = ""
+        self,
+        environ: Mapping[str, str],
+        access: AccessLog | None = None,
+        instance: str = "",
+        permit: Callable[[KeyRing], None] = lambda _ring: None,
     ) -> None:
         self._environ = environ
+        self._permit = permit
         self.metrics = Metrics()
         self._tracer = tracing.start(environ, instance)
         call_soon = asyncio.get_running_loop().call_soon
@@ -197,22 +204,27 @@ class Runtime:
         for name, config in settings.backends.items():
             try:
                 keys[name] = backend_key(config, self._environ)
+                known = self.fleet.backends.get(name)
+                if (
+                    known is not None
+                    and known.config == config
+                    and self._keys.get(name) == keys[name]
+                ):
+                    states[name] = known
+                    upstreams[name] = before[name]
+                    continue
+                states[name] = BackendState(name, config, adapter(config.type))
+                upstreams[name] = Upstream(
+                    config,
+                    states[name].adapter,
+                    keys[name],
+                    self.telemetry.outgoing_traceparent,
+                    self.outbox,
+                )
             except ConfigError as error:
                 raise ConfigError(f"backends.{name}.{error}") from error
-            known = self.fleet.backends.get(name)
-            if known is not None and known.config == config and self._keys.get(name) == keys[name]:
-                states[name] = known
-                upstreams[name] = before[name]
-                continue
-            states[name] = BackendState(name, config, adapter(config.type))
-            upstreams[name] = Upstream(
-                config,
-                states[name].adapter,
-                keys[name],
-                self.telemetry.outgoing_traceparent,
-                self.outbox,
-            )
         ring = KeyRing.build(settings, self._environ)
+        self._permit(ring)
         self._keys = keys
         return _Parts(states, Upstreams(upstreams, self.prober.nudge, self._deadlines), ring)
 
@@ -414,12 +426,12 @@ async def _serve(options: ServeOptions, environ: Mapping[str, str], log: logs.Lo
     loaded = load_for_serving(options, environ)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
-    runtime = Runtime(environ, log.access, options.instance_id)
+    permit = partial(check_exposure, host=options.host, on_loopback=options.on_loopback)
+    runtime = Runtime(environ, log.access, options.instance_id, permit)
     listeners = [_listen(options.host, options.port)]
     if options.ollama_port:
         listeners.append(_listen(options.host, options.ollama_port))
     await runtime.start(loaded.settings, loaded.hash)
-    check_exposure(runtime.gateway.state.ring, options.host, on_loopback=options.on_loopback)
     watcher: asyncio.Task[None] | None = None
     if loaded.dialect is not Dialect.NONE:
         watch = ConfigWatcher(

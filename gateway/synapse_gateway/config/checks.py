@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,6 +26,8 @@ RESERVED_KEYS = frozenset({"anonymous"})
 """Names that mean callers without a key."""
 _KEY_SOURCES = ("sha256", "env", "file")
 _OWN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[ -~]*")
 _GPU_ENGINES = frozenset({BackendType.VLLM, BackendType.SGLANG, BackendType.TENSORRT_LLM})
 
 
@@ -47,6 +52,8 @@ class Checks:
     def run(self) -> None:
         """Make all of them."""
         self._check_backends()
+        if self._settings.downloads is not None:
+            self._check_url(self._settings.downloads, "downloads")
         self._check_model_names()
         self._check_fallbacks()
         self._check_routes()
@@ -69,11 +76,39 @@ class Checks:
             self._warn_of_missing(
                 backend.api_key_env, backend.api_key_file, *path, prefix="api_key_"
             )
-            if backend.tls != Tls() and not backend.url.startswith("https:"):
-                self._warn("is not used: the backend's url is not https", *path, "tls")
-            for header in backend.headers:
-                if header.lower() in _OWN_HEADERS:
-                    self._error("must not be given: the gateway sets it", *path, "headers", header)
+            self._check_url(backend.url, *path, "url")
+            self._check_tls(backend, *path, "tls")
+            for header, value in backend.headers.items():
+                self._check_header(header, value, *path, "headers", header)
+
+    def _check_url(self, url: str, *path: str | int) -> None:
+        """Check what a pattern cannot say: the bounds of a port, and of a host's name."""
+        if not _has_host(url):
+            self._error(f"must have the name or the address of a host (got {url!r})", *path)
+        elif not _has_good_port(url):
+            self._error(f"must have a port from 1 to 65535, or none (got {url!r})", *path)
+
+    def _check_tls(self, backend: Backend, *path: str | int) -> None:
+        tls = backend.tls
+        if tls != Tls() and not backend.url.startswith("https:"):
+            self._warn("is not used: the backend's url is not https", *path)
+        if tls.server_name is not None and not _is_host(tls.server_name):
+            message = f"must be a host name or address (got {tls.server_name!r})"
+            self._error(message, *path, "server_name")
+        if tls.ca_file is not None:
+            self._warn_of_missing(None, tls.ca_file, *path, prefix="ca_")
+            if Path(tls.ca_file).is_file() and not _holds_certificates(tls.ca_file):
+                message = f"must hold certificates in PEM form, which {tls.ca_file} does not"
+                self._error(message, *path, "ca_file")
+
+    def _check_header(self, name: str, value: str, *path: str | int) -> None:
+        """Check a header as RFC 9110, 5.1 and 5.5 have it; its value may be a secret."""
+        if name.lower() in _OWN_HEADERS:
+            self._error("must not be given: the gateway sets it", *path)
+        elif not _HEADER_NAME.fullmatch(name):
+            self._error("must be the name of a header: letters, digits and hyphens", *path)
+        elif not _HEADER_VALUE.fullmatch(value):
+            self._error("must be ASCII, as all that stands in a header", *path)
 
     def _warn_of_missing(
         self, env: str | None, file: str | None, *path: str | int, prefix: str = ""
@@ -207,6 +242,36 @@ class Checks:
                 *path,
                 "targets",
             )
+
+
+def _is_host(name: str) -> bool:
+    """Say whether a name can be looked up at all: its labels have bounds (RFC 1035, 2.3.4)."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def _has_host(url: str) -> bool:
+    try:
+        return _is_host(urlsplit(url).hostname or "")
+    except ValueError:
+        return False  # brackets without an IPv6 address
+
+
+def _has_good_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def _holds_certificates(file: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except OSError:
+        return False
+    return True
 
 
 def _on_gpu(backend: Backend) -> bool:

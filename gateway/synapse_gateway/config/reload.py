@@ -8,6 +8,7 @@ place, a network file system.
 from __future__ import annotations
 
 import asyncio
+import logging
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from synapse_gateway.config.load import Loaded
+
+_log = logging.getLogger(__name__)
 
 Contents = tuple[tuple["Path", str], ...]
 """Files, each with the SHA-256 of what it holds, or why it cannot be read."""
@@ -80,6 +83,9 @@ class ConfigWatcher:
                 self._on_change(loaded)
             except ConfigError as error:
                 self._on_refused(error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next file may be better
+                _log.exception("a changed configuration could not be taken over")
+                self._on_refused(ConfigError(f"{self._path}: {type(error).__name__}"))
 
     async def _watch(self, files: tuple[Path, ...]) -> None:
         """Watch other files from now on.

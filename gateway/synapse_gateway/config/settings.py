@@ -21,12 +21,18 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Url = Annotated[
     str,
     Meta(
-        pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$",
-        extra={"wish": "an http or https URL without credentials, such as http://vllm:8000"},
+        pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!$->@-~]*)?$",
+        extra={
+            "wish": "an http or https URL in ASCII without credentials or query, such as "
+            "http://vllm:8000"
+        },
     ),
 ]
 UrlPath = Annotated[
-    str, Meta(pattern=r"^/[^\s#]*$", extra={"wish": "an absolute path, such as /health"})
+    str, Meta(pattern=r"^/[!$-~]*$", extra={"wish": "an absolute path in ASCII, such as /health"})
+]
+ServerName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9._:-]*$", extra={"wish": "a host name or address"})
 ]
 BackendName = Annotated[Name, Meta(extra={"refers_to": "backends"})]
 ModelName = Annotated[Name, Meta(extra={"refers_to": "models"})]
@@ -118,7 +124,7 @@ class Tls(_Section, frozen=True):
 
     ca_file: str | None = None
     """PEM bundle to trust in place of the system's."""
-    server_name: str | None = None
+    server_name: ServerName | None = None
     """Name to expect in the certificate, where it is not the URL's host."""
     verify: bool = True
     """False accepts any certificate; for a laboratory only."""

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from synapse_gateway.errors import ConfigError
 from synapse_gateway.proxy.connection import UpstreamConnection
 from synapse_gateway.routing.outcome import Outcome
 
@@ -59,7 +60,10 @@ def address_of(backend: Backend) -> Address:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca_file)
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+    except OSError as error:  # SSLError is one
+        raise ConfigError(f"tls.ca_file: cannot use {tls.ca_file}: {error.strerror}") from error
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -73,6 +77,9 @@ class Pool:
     Args:
         backend: Its settings.
         outbox: Writes the requests.
+
+    Raises:
+        ConfigError: The certificates to trust cannot be read.
     """
 
     def __init__(self, backend: Backend, outbox: Outbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,19 +26,28 @@ def backend_key(backend: Backend, environ: Mapping[str, str]) -> str | None:
     """Return the key that a backend wants.
 
     Raises:
-        ConfigError: The variable or file that should hold it is not there.
+        ConfigError: The variable or file that should hold it is not there, or holds none.
     """
     if backend.api_key_env is not None:
         key = environ.get(backend.api_key_env)
         if key is None:
             raise ConfigError(f"api_key_env: the variable {backend.api_key_env} is not set")
-        return key
+        return _usable(key, f"api_key_env: the variable {backend.api_key_env}")
     if backend.api_key_file is not None:
         try:
-            return Path(backend.api_key_file).read_text(encoding="utf-8").strip()
+            key = Path(backend.api_key_file).read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise ConfigError(f"api_key_file: {error.strerror}: {error.filename}") from error
+        return _usable(key, f"api_key_file: {backend.api_key_file}")
     return None
+
+
+def _usable(key: str, source: str) -> str:
+    """Return a key without the blanks around it, which editors and `echo` leave."""
+    key = key.strip()
+    if not re.fullmatch("[!-~]+", key):
+        raise ConfigError(f"{source} must hold a key: visible ASCII characters, no blanks")
+    return key
 
 
 class Upstream:

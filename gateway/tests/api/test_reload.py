@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
-from synapse_gateway.config.load import Dialect, Loaded
+from synapse_gateway import app
+from synapse_gateway.auth import check_exposure
+from synapse_gateway.config.load import Dialect, Loaded, load
+from synapse_gateway.config.reload import ConfigWatcher
 from synapse_gateway.config.settings import Backend, Breaker, Model, Target
 from synapse_gateway.errors import ConfigError
 from synapse_gateway.routing.breaker import BreakerState
@@ -16,6 +21,8 @@ from synapse_gateway.testing.wire import Ending
 from tests.api.support import CHAT, LONG, request, scene, until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from synapse_gateway.config.settings import Settings
     from tests.api.support import Scene
 
@@ -103,6 +110,61 @@ async def test_a_configuration_that_cannot_be_used_changes_nothing() -> None:
             apply(stage, msgspec.structs.replace(current(stage), backends={"b": needy}))
         assert stage.running.runtime.gateway.state is before
         assert (await wire.post(stage.url, CHAT, ASK)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("backend", "environ"),
+    [
+        pytest.param({"url": "http://127.0.0.1:99999"}, {}, id="port"),
+        pytest.param({"url": "http://[::1::]"}, {}, id="address"),
+        pytest.param({"url": "http://a/模型"}, {}, id="path"),
+        pytest.param({"url": "http://a", "headers": {"x": "ключ"}}, {}, id="header"),
+        pytest.param({"url": "https://a", "tls": {"ca_file": "none.pem"}}, {}, id="no-ca-file"),
+        pytest.param({"url": "https://a", "tls": {"ca_file": "c.yaml"}}, {}, id="bad-ca-file"),
+        pytest.param({"url": "http://a", "api_key_env": "KEY"}, {}, id="no-key"),
+        pytest.param({"url": "http://a", "api_key_env": "KEY"}, {"KEY": "ключ"}, id="key"),
+        pytest.param({"url": "http://a", "api_key_file": "bytes"}, {}, id="key-file"),
+    ],
+)
+async def test_a_file_that_cannot_be_used_is_refused_and_the_next_one_taken(
+    tmp_path: Path, backend: dict[str, object], environ: dict[str, str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    good = {"auth": "anonymous", "backends": {"b": {"url": "http://127.0.0.1:9"}}}
+    path.write_text(json.dumps(good), encoding="utf-8")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    first = load(path, environ)
+    async with app.running(first.settings, environ=environ) as running:
+        runtime = running.runtime
+        watcher = ConfigWatcher(
+            path, environ, first, on_change=runtime.apply, on_refused=runtime.refuse
+        )
+        for content in (good | {"backends": {"b": backend}}, good | {"routes": {"/x": "b"}}):
+            path.write_text(json.dumps(content), encoding="utf-8")
+            await watcher.check()
+            await watcher.check()
+        assert runtime.gateway.state.table.settings.routes
+        metrics = (await wire.get(running.url, "/metrics")).body.decode()
+    assert 'synapse_config_reloads_total{result="refused"} 1.0' in metrics
+
+
+async def test_a_reload_never_opens_what_a_start_would_have_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("keys: {k: {env: K}}", encoding="utf-8")
+    environ = {"K": "sk-1"}
+    permit = partial(check_exposure, host="192.0.2.1", on_loopback=False)
+    runtime = app.Runtime(environ, permit=permit)
+    await runtime.start(load(path, environ).settings, "")
+    before = runtime.gateway.state
+    for text, reason in (
+        ("auth: anonymous", "listens on loopback only, not on 192.0.2.1"),
+        ("auth: keys", "nobody could call"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=reason):
+            runtime.apply(load(path, environ))
+        assert runtime.gateway.state is before
+    await runtime.stop()
 
 
 async def test_callers_who_wait_look_again_on_a_reload() -> None:

@@ -92,10 +92,84 @@ backends:
             ":5: backends.x.headers.Host: must not be given: the gateway sets it",
             id="own-header",
         ),
+        pytest.param(
+            "  x: {url: http://x, headers: {bad name: y}}",
+            ':5: backends.x.headers["bad name"]: must be the name of a header: letters, digits and '
+            "hyphens",
+            id="header-name",
+        ),
+        pytest.param(
+            "  x: {url: http://x, headers: {x: ключ}}",
+            ":5: backends.x.headers.x: must be ASCII, as all that stands in a header",
+            id="header-value",
+        ),
+        pytest.param(
+            "  x: {url: 'http://x:99999'}",
+            ":5: backends.x.url: must have a port from 1 to 65535, or none (got 'http://x:99999')",
+            id="port",
+        ),
+        pytest.param(
+            "  x: {url: 'http://x:0'}",
+            ":5: backends.x.url: must have a port from 1 to 65535, or none (got 'http://x:0')",
+            id="port-0",
+        ),
+        pytest.param(
+            "  x: {url: 'http://[::1::]'}",
+            ":5: backends.x.url: must have the name or the address of a host "
+            "(got 'http://[::1::]')",
+            id="address",
+        ),
+        pytest.param(
+            "  x: {url: http://a..b}",
+            ":5: backends.x.url: must have the name or the address of a host (got 'http://a..b')",
+            id="host",
+        ),
+        pytest.param(
+            "  x: {url: https://x, tls: {server_name: a..b}}",
+            ":5: backends.x.tls.server_name: must be a host name or address (got 'a..b')",
+            id="server-name",
+        ),
+        pytest.param(
+            "downloads: 'http://a:70000'",
+            ":5: downloads: must have a port from 1 to 65535, or none (got 'http://a:70000')",
+            id="downloads",
+        ),
     ],
 )
 def test_an_impossible_combination_is_refused(refusals: Refusals, text: str, reason: str) -> None:
     assert refusals(BACKENDS + text) == [f"backends.yaml{reason}"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x:abc", "http://[::1", "http://x/模型", "http://модель", "http://x/a?b=c"]
+)
+def test_an_url_that_is_none_is_refused(refusals: Refusals, url: str) -> None:
+    (reason,) = refusals(f"backends: {{x: {{url: '{url}'}}}}")
+    assert reason == (
+        "backends.yaml:1: backends.x.url: must be an http or https URL in ASCII without "
+        f"credentials or query, such as http://vllm:8000 (got '{url}')"
+    )
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x", "https://a_b.c-d.:65535/v1", "http://[::1]:80", "http://10.0.0.1:1/a%20b"]
+)
+def test_an_url_that_is_one_is_taken(read: Reader, url: str) -> None:
+    assert read(f"backends: {{x: {{url: '{url}'}}}}").settings.backends["x"].url == url
+
+
+def test_a_file_without_certificates_is_refused_and_a_missing_one_is_a_warning(
+    read: Reader, refusals: Refusals, tmp_path: Path
+) -> None:
+    text = "backends: {x: {url: https://x, tls: {ca_file: ca.pem}}}"
+    (warning,) = read(text).warnings
+    assert warning.message == f"there is no file {tmp_path}/ca.pem"
+    (tmp_path / "ca.pem").write_text("garbage", encoding="utf-8")
+    (reason,) = refusals(text)
+    assert reason == (
+        "backends.yaml:1: backends.x.tls.ca_file: must hold certificates in PEM form, which "
+        "ca.pem does not"
+    )
 
 
 def test_a_refused_key_is_not_said_to_be_missing_as_well(refusals: Refusals) -> None:

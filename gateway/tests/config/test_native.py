@@ -173,14 +173,14 @@ BACKEND = "backends: {a: {url: http://a}}\n"
         pytest.param("backends: {a: x}", ":1: backends.a: must be a mapping (got 'x')", id="text"),
         pytest.param(
             "backends: {a: {url: ftp://a}}",
-            ":1: backends.a.url: must be an http or https URL without credentials, such as "
-            "http://vllm:8000 (got 'ftp://a')",
+            ":1: backends.a.url: must be an http or https URL in ASCII without credentials or "
+            "query, such as http://vllm:8000 (got 'ftp://a')",
             id="url",
         ),
         pytest.param(
             "backends: {a: {url: 'http://u:secret@a'}}",
-            ":1: backends.a.url: must be an http or https URL without credentials, such as "
-            "http://vllm:8000 (got 'http://***@a')",
+            ":1: backends.a.url: must be an http or https URL in ASCII without credentials or "
+            "query, such as http://vllm:8000 (got 'http://***@a')",
             id="url-with-credentials",
         ),
         pytest.param(
@@ -200,7 +200,7 @@ BACKEND = "backends: {a: {url: http://a}}\n"
         ),
         pytest.param(
             "backends: {a: {url: http://a, health: ''}}",
-            ":1: backends.a.health: must be an absolute path, such as /health (got '')",
+            ":1: backends.a.health: must be an absolute path in ASCII, such as /health (got '')",
             id="path",
         ),
         pytest.param(

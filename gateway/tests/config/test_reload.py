@@ -24,11 +24,11 @@ class Gateway:
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.refuses = False
+        self.refuses: Exception | None = None
 
     def on_change(self, loaded: Loaded) -> None:
-        if self.refuses:
-            raise ConfigError("no")
+        if self.refuses is not None:
+            raise self.refuses
         self.told.append(", ".join(loaded.settings.backends))
 
     def on_refused(self, error: ConfigError) -> None:
@@ -170,15 +170,30 @@ async def test_a_configuration_that_the_gateway_refuses_is_tried_again_when_a_fi
     path: Path, gateway: Gateway, tmp_path: Path
 ) -> None:
     watcher = watch(path, gateway)
-    gateway.refuses = True
+    gateway.refuses = ConfigError("no")
     text = BACKEND.format(name="second") + "keys: {k: {file: key}}\n"
     path.write_text(text, encoding="utf-8")
     await look(watcher, 4)
     assert gateway.told == ["refused: no"]
-    gateway.refuses = False
+    gateway.refuses = None
     (tmp_path / "key").write_text("sk-1", encoding="utf-8")
     await look(watcher)
     assert gateway.told == ["refused: no", "second"]
+
+
+async def test_a_fault_of_the_gateway_itself_does_not_end_the_watching(
+    path: Path, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher = watch(path, gateway)
+    gateway.refuses = ValueError("sk-secret")
+    path.write_text(BACKEND.format(name="second"), encoding="utf-8")
+    await look(watcher)
+    assert gateway.told == ["refused: backends.yaml: ValueError"]
+    assert "a changed configuration could not be taken over" in caplog.text
+    gateway.refuses = None
+    path.write_text(BACKEND.format(name="third"), encoding="utf-8")
+    await look(watcher)
+    assert gateway.told[1:] == ["third"]
 
 
 async def test_it_looks_at_every_interval_until_it_is_cancelled(

@@ -57,12 +57,20 @@ shapes:
     keys:
       health:
         must:
-        - ^/[^\s#]*$
-        - an absolute path, such as /health
+        - ^/[!$-~]*$
+        - an absolute path in ASCII, such as /health
+      tls:
+        is: gatewayTls
       url:
         must:
-        - ^https?://[^/\s?#@]+(/[^\s?#]*)?$
-        - an http or https URL without credentials, such as http://vllm:8000
+        - ^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!$->@-~]*)?$
+        - an http or https URL in ASCII without credentials or query, such as http://vllm:8000
+  gatewayTls:
+    keys:
+      server_name:
+        must:
+        - ^[A-Za-z0-9_:][A-Za-z0-9._:-]*$
+        - a host name or address
   hostName:
     must:
     - ^(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$
