@@ -41,6 +41,16 @@ lock: ## Write locks/*.txt anew from pyproject.toml
 api-doc: ## Write docs/API.md anew from the OpenAPI document
 	@$(VENV)/bin/python hack/generate_api_doc.py
 
+##@ Prove
+
+.PHONY: conformance
+CONFORMANCE_FLAGS ?=
+export PORT
+
+conformance: ## Look at a live deployment line by line (GATEWAY_URL, KUBECONFIG, CONFORMANCE_FLAGS=--disruptive)
+	$(install) test
+	@hack/conformance.sh $(CONFORMANCE_FLAGS)
+
 ##@ Measure
 
 BENCH ?= compare

@@ -1,0 +1,72 @@
+"""The contract's bounds on time, measured here."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+from conformance.suite.gateway import CHAT, EMBEDDINGS, QUESTION
+from conformance.suite.lines import line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from conformance.suite.gateway import Gateway
+    from conformance.suite.lines import Evidence
+
+EMBEDDINGS_P95 = 0.100
+"""Seconds; the contract's bound for one short text."""
+FIRST_TOKEN = 5.0
+"""Seconds; the contract's bound on a CPU."""
+SAMPLES = 200
+STREAMS = 10
+
+
+def p95(values: Sequence[float]) -> float:
+    """Return the 95th percentile."""
+    return statistics.quantiles(values, n=20, method="inclusive")[-1]
+
+
+@line("speed.embeddings", "95 of 100 embeddings of a short text take less than 100 ms")
+def test_embeddings(gateway: Gateway, evidence: Evidence) -> None:
+    gateway.need("/v1/embeddings")
+    slow = []
+    for name in gateway.capable[EMBEDDINGS] or [gateway.model(EMBEDDINGS)]:
+        body = {"model": name, "input": "The river is high this morning."}
+        times = []
+        for number in range(SAMPLES + 5):
+            begun = time.perf_counter()
+            answer = gateway.http.post("/v1/embeddings", json=body)
+            assert answer.status_code == 200, answer.text
+            if number >= 5:  # those before warm up
+                times.append(time.perf_counter() - begun)
+        found = p95(times)
+        evidence(
+            name, f"median {statistics.median(times) * 1000:.1f} ms, p95 {found * 1000:.1f} ms"
+        )
+        if found >= EMBEDDINGS_P95:
+            slow.append(name)
+    assert not slow, f"p95 over {EMBEDDINGS_P95 * 1000:.0f} ms: {', '.join(slow)}"
+
+
+@line("speed.first-token", "The first token of a stream comes within 5 s")
+def test_first_token(gateway: Gateway, evidence: Evidence) -> None:
+    gateway.model(CHAT)
+    slow = []
+    for name in gateway.capable[CHAT]:
+        times = [_first_token(gateway, name) for _ in range(STREAMS)]
+        evidence(name, f"median {statistics.median(times):.3f} s, worst {max(times):.3f} s")
+        if max(times) >= FIRST_TOKEN:
+            slow.append(name)
+    assert not slow, f"over {FIRST_TOKEN:.0f} s: {', '.join(slow)}"
+
+
+def _first_token(gateway: Gateway, model: str) -> float:
+    body: Any = {"model": model, "messages": QUESTION, "max_tokens": 4, "stream": True}
+    begun = time.perf_counter()
+    with gateway.openai.chat.completions.create(**body) as stream:
+        for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                return time.perf_counter() - begun
+    raise AssertionError(f"{model}: a stream without content")
