@@ -11,6 +11,7 @@ import contextlib
 import gc
 import logging
 import os
+import signal
 import socket
 import tempfile
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
+from uvicorn.server import HANDLED_SIGNALS
 
 from synapse_gateway.api.gateway import Gateway, State
 from synapse_gateway.api.http import make_app
@@ -51,7 +53,7 @@ from synapse_gateway.telemetry.metrics import Metrics
 from synapse_gateway.telemetry.redact import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from types import FrameType
 
     from synapse_gateway.auth.limits import Limiter
@@ -64,6 +66,8 @@ _log = logging.getLogger(__name__)
 KEEP_ALIVE = 75
 """Seconds that a caller's idle connection stays open; longer than common proxies keep theirs."""
 BACKLOG = 4096
+LAST_WORDS = 2.0
+"""Seconds that callers have to read why their requests, which outlasted the stop, were ended."""
 GC_THRESHOLD = 20_000
 """Allocations between two collections; requests leave few cycles, so the default's 700 is waste."""
 
@@ -287,7 +291,7 @@ class _Server(uvicorn.Server):
         await super().main_loop()
         if not self._gateway.draining:
             return
-        until = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
+        until = time.monotonic() + self._gateway.state.table.settings.limits.shutdown_grace
         for connection in list(self.server_state.connections):
             connection.shutdown()
         begun = set(self.server_state.tasks)
@@ -296,13 +300,35 @@ class _Server(uvicorn.Server):
             await self.on_tick(0)  # keeps the date of answers right
         self.config.timeout_graceful_shutdown = max(1, round(until - time.monotonic()))
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close, and see that those whose requests were cut short can read why."""
+        await super().shutdown(sockets)
+        until = time.monotonic() + (LAST_WORDS if self._gateway.draining else 0)
+        while (  # noqa: ASYNC110 - nothing tells that a connection is closed
+            self.server_state.connections and time.monotonic() < until and not self.force_exit
+        ):
+            await asyncio.sleep(0.05)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals that stop the server, and give them back when it has stopped.
+
+        uvicorn's own raises them again, which would end the process before what is left to do.
+        """
+        handlers = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in handlers.items():
+                signal.signal(sig, handler)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop taking work; a second SIGINT stops at once."""
         self._gateway.draining = True
         super().handle_exit(sig, frame)
 
 
-def _server(gateway: Gateway, outbox: Outbox, grace: float) -> _Server:
+def _server(gateway: Gateway, outbox: Outbox) -> _Server:
     protocol: Any = type(
         "GatewayProtocol",
         (SynapseProtocol,),
@@ -318,7 +344,6 @@ def _server(gateway: Gateway, outbox: Outbox, grace: float) -> _Server:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(grace)),
         backlog=BACKLOG,
     )
     return _Server(config, gateway)
@@ -373,7 +398,7 @@ async def running(
     runtime = Runtime({} if environ is None else environ)
     await runtime.start(settings, "")
     listener = _listen(host, port)
-    server = _server(runtime.gateway, runtime.outbox, settings.limits.shutdown_grace)
+    server = _server(runtime.gateway, runtime.outbox)
     with server_without_signals(server):
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -442,7 +467,7 @@ async def _serve(options: ServeOptions, environ: Mapping[str, str], log: logs.Lo
             on_refused=runtime.refuse,
         )
         watcher = asyncio.create_task(watch.run())
-    server = _server(runtime.gateway, runtime.outbox, loaded.settings.limits.shutdown_grace)
+    server = _server(runtime.gateway, runtime.outbox)
     _log.info("listening on %s port %d", options.host, options.port)
     # what is there now stays: looking through it for garbage again and again finds none
     gc.collect()

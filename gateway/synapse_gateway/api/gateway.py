@@ -18,7 +18,7 @@ from synapse_gateway.api.prepare import Resolver, prepare_json, prepare_multipar
 from synapse_gateway.api.routes import OPENAI_ROUTES
 from synapse_gateway.api.speech import SPEECH_ROUTES, prepare_speech
 from synapse_gateway.api.uploads import receive
-from synapse_gateway.errors import RequestError
+from synapse_gateway.errors import RequestError, Unavailable
 from synapse_gateway.proxy.exchange import Exchange
 from synapse_gateway.telemetry.record import RequestRecord
 
@@ -125,9 +125,7 @@ class Gateway:
         except RequestError as error:
             self._answer(call, record, error)
         except asyncio.CancelledError:
-            record.disconnected = True
-            if not call.disconnected:
-                call.break_off()
+            self._stop(call, record)
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer
             _log.exception("request %s failed", record.id)
@@ -139,6 +137,15 @@ class Gateway:
                 self._answer(call, record, RequestError("The gateway failed.", code="internal"))
         finally:
             self._finish(call, record, caller)
+
+    def _stop(self, call: Call, record: RequestRecord) -> None:
+        """End a request that was cancelled: because its caller left, or the process stops."""
+        if call.disconnected:
+            record.disconnected = True
+        elif not call.started:
+            self._answer(call, record, Unavailable("The gateway is stopping.", retry_after=1))
+        elif not call.response_complete:
+            call.break_off()
 
     def refuse_early(self, call: Call, error: RequestError) -> None:
         """Answer a call whose body is not even read."""

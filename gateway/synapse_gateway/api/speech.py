@@ -247,11 +247,17 @@ class Sound:
 class _Taking:
     """Takes a sentence's answer (`proxy.caller.Caller`)."""
 
-    def __init__(self, sound: Sound) -> None:
+    def __init__(self, sound: Sound, call: Call) -> None:
         self.sound = sound
+        self._call = call
         self.refused: tuple[int, Headers, bytes] | None = None
         """A backend's own answer to what the caller asked."""
         self.broken = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether the caller is."""
+        return self._call.gone
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Note a refusal."""
@@ -269,8 +275,7 @@ class _Passing(_Taking):
     """Passes sound on to the caller as it comes."""
 
     def __init__(self, sound: Sound, call: Call) -> None:
-        super().__init__(sound)
-        self._call = call
+        super().__init__(sound, call)
         self.begun = False
 
     def start(self, status: int, headers: Headers, length: int | None, first: bytes) -> None:
@@ -299,8 +304,8 @@ class _Passing(_Taking):
 class _Collecting(_Taking):
     """Keeps sound until all of it is there."""
 
-    def __init__(self, sound: Sound, spool: Spool) -> None:
-        super().__init__(sound)
+    def __init__(self, sound: Sound, call: Call, spool: Spool) -> None:
+        super().__init__(sound, call)
         self._spool = spool
         self.headers: Headers = []
         self.full: RequestError | None = None
@@ -374,7 +379,7 @@ async def synthesize(speech: Speech, call: Call, run: Run, new_spool: Callable[[
     while True:
         spool = new_spool()
         try:
-            taking = _Collecting(Sound(), spool)
+            taking = _Collecting(Sound(), call, spool)
             lost = await _collect(speech, plan, taking, run)
             if lost is None:
                 await spool.flush()

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 class Caller(Protocol):
     """Takes an answer in parts or whole; never called again after an ending."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody will read what is written."""
+        ...
+
     def start(self, status: int, headers: Headers, length: int | None, first: bytes) -> None:
         """Send the head and the first bytes of the body.
 

@@ -109,6 +109,8 @@ class Exchange:
     async def run(self) -> None:
         """Answer the caller.
 
+        A cancellation while the caller is still there means that the gateway stops.
+
         Raises:
             errors.RequestError: Nothing was sent to the caller, and this is why.
         """
@@ -317,6 +319,10 @@ class Exchange:
                 if outcome is Outcome.NOT_SUPPORTED:
                     self._refused = error_of(attempt.body).message
                 retry_after = parse_retry_after(attempt.headers)
+        except asyncio.CancelledError:
+            if not self._caller.gone:
+                outcome = Outcome.STOPPED
+            raise
         finally:
             now = monotonic()
             record.outcome = outcome.value
@@ -367,6 +373,8 @@ class Exchange:
                 outcome = await attempt.done
             except asyncio.CancelledError:
                 attempt.abandon()
+                if attempt.committed and not self._caller.gone:
+                    self._break_off(attempt, Outcome.STOPPED)
                 raise
             if not (attempt.stale and record.reused and monotonic() < sent + STALE_WITHIN):
                 return attempt, outcome
@@ -417,8 +425,7 @@ class Exchange:
         if reader is None or isinstance(reader, SoundReader):
             self._caller.break_off()
             return
-        status = RULES[outcome].status
-        error = errors.GatewayTimeout if status == 504 else errors.BadGateway
+        error = _CUT_ERRORS.get(RULES[outcome].status, errors.BadGateway)
         problem = error(_CUT_MESSAGES[outcome], code=f"stream_{outcome.value}")
         render = attempt.form.error_event or reader.dialect.error_event
         self._caller.write(render(problem.as_object()))
@@ -506,7 +513,9 @@ _CUT_MESSAGES = {
     Outcome.MALFORMED_EVENT: "The backend sent something unreadable in the middle of its answer.",
     Outcome.ERROR_EVENT: "The backend failed in the middle of its answer.",
     Outcome.DEADLINE: "The request's time ran out in the middle of the answer.",
+    Outcome.STOPPED: "The gateway was stopped in the middle of the answer.",
 }
+_CUT_ERRORS = {503: errors.Unavailable, 504: errors.GatewayTimeout}
 
 
 def _header_value(name: str) -> bytes:

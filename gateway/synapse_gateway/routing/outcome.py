@@ -41,6 +41,7 @@ class Outcome(enum.StrEnum):
     ERROR_EVENT = "error_event"
     # any time
     CALLER_LEFT = "caller_left"
+    STOPPED = "stopped"
     DEADLINE = "deadline"
 
 
@@ -98,6 +99,7 @@ RULES: dict[Outcome, Rule] = {
     Outcome.MALFORMED_EVENT: _MID_STREAM,
     Outcome.ERROR_EVENT: _MID_STREAM,
     Outcome.CALLER_LEFT: Rule(next_target=False, counts=Counts.NEITHER, status=499),
+    Outcome.STOPPED: Rule(next_target=False, counts=Counts.NEITHER, status=503),
     Outcome.DEADLINE: Rule(next_target=False, counts=Counts.NEITHER, status=504),
 }
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import random
 import re
+import threading
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
 
+LAST_EXPORT = 5.0
+"""Seconds that the end waits for a collector."""
+
 OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/messages": "chat",
@@ -77,7 +82,7 @@ _TOKENS = tuple(4.0**power for power in range(14))
 # https://www.w3.org/TR/trace-context/#traceparent-header-field-values; a later version may go on.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_NO_ERROR = frozenset(("ok", "caller_left"))
+_NO_ERROR = frozenset(("ok", "caller_left", "stopped"))
 
 Attributes = dict[str, str | int | float | bool]
 
@@ -177,13 +182,20 @@ class OpenTelemetry:
             self._measure(record)
 
     def close(self) -> None:
-        """Send what is held, and stop; may take as long as the exporter's time-out."""
+        """Send what is held, and stop; a collector that does not answer is not waited for long."""
         spans, self._spans = self._spans, None
         meters, self._meters = self._meters, None
-        if spans is not None:
-            spans.shutdown()  # type: ignore[no-untyped-call] # the SDK's own omission
-        if meters is not None:
-            meters.shutdown()
+        # the SDK's own bounds add up to a minute, which is more than a pod has to end in
+        ending = [
+            threading.Thread(target=exporter.shutdown, daemon=True)
+            for exporter in (spans, meters)
+            if exporter is not None
+        ]
+        for thread in ending:
+            thread.start()
+        until = monotonic() + LAST_EXPORT
+        for thread in ending:
+            thread.join(max(0.0, until - monotonic()))
 
     def _begin(self, record: RequestRecord) -> None:
         """Allot the ids of a request, below the caller's span if he named one."""

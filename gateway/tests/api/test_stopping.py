@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +18,7 @@ import synapse_gateway
 from synapse_gateway.testing import FaultyUpstream, scripts, wire
 from synapse_gateway.testing.wire import TIMEOUT, Ending
 from tests.api.support import CHAT
+from tests.telemetry.collector import Collector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +28,7 @@ BODY = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "
 CONFIG = """
 auth: anonymous
 backends: {{b: {{url: "{url}", probe_interval: 3600}}}}
-models: {{m: {{targets: [{{backend: b}}]}}}}
+models: {{m: {{targets: [{{backend: b, max_in_flight: {cap}}}]}}}}
 limits: {{shutdown_grace: {grace}}}
 """
 
@@ -38,29 +40,60 @@ def free_port() -> int:
         return port
 
 
+class Gateway:
+    """`synapse serve` in a process of its own."""
+
+    def __init__(self, directory: Path, running: asyncio.subprocess.Process, url: str) -> None:
+        self.config = directory / "gateway.yaml"
+        self.log = directory / "log"
+        self.running = running
+        self.url = url
+
+    def terminate(self) -> None:
+        self.running.send_signal(signal.SIGTERM)
+
+    async def ended(self) -> int:
+        """Wait for its end, and return its exit code."""
+        async with asyncio.timeout(TIMEOUT):
+            return await self.running.wait()
+
+    async def until(self, name: str, value: float, **labels: str) -> None:
+        """Wait until one of its metrics has a value."""
+        async with asyncio.timeout(TIMEOUT):
+            while (  # noqa: ASYNC110 - no event tells of it
+                await wire.metrics(self.url)
+            ).value(name, **labels) != value:
+                await asyncio.sleep(0.05)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the lines of the access log."""
+        lines = map(json.loads, self.log.read_text(encoding="utf-8").splitlines())
+        return [line for line in lines if line.get("event") == "request"]
+
+
 @asynccontextmanager
-async def process(
-    tmp_path: Path, upstream: FaultyUpstream, grace: int = 60
-) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+async def serving(
+    tmp_path: Path, upstream: FaultyUpstream, grace: int = 60, cap: int = 9, **environ: str
+) -> AsyncIterator[Gateway]:
     """Run `synapse serve` and wait until it is ready."""
     config = tmp_path / "gateway.yaml"
-    config.write_text(CONFIG.format(url=upstream.url, grace=grace), encoding="utf-8")
+    config.write_text(CONFIG.format(url=upstream.url, grace=grace, cap=cap), encoding="utf-8")
     port = free_port()
     flags = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     with (tmp_path / "log").open("wb") as log:
         running = await asyncio.create_subprocess_exec(
             *[sys.executable, "-m", "synapse_gateway", "serve", *flags],
-            env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+            env={**os.environ, "PYTHONPATH": str(PACKAGE), **environ},
             stdout=log,
             stderr=log,
         )
-    url = f"http://127.0.0.1:{port}"
+    gateway = Gateway(tmp_path, running, f"http://127.0.0.1:{port}")
     try:
         async with asyncio.timeout(60):
-            while await readiness(url) != 200:
-                assert running.returncode is None, (tmp_path / "log").read_text(encoding="utf-8")
+            while await readiness(gateway.url) != 200:
+                assert running.returncode is None, gateway.log.read_text(encoding="utf-8")
                 await asyncio.sleep(0.05)
-        yield url, running
+        yield gateway
     finally:
         if running.returncode is None:
             running.kill()
@@ -75,54 +108,96 @@ async def readiness(url: str) -> int:
         return 0
 
 
-async def ended(running: asyncio.subprocess.Process) -> int:
-    async with asyncio.timeout(TIMEOUT):
-        return await running.wait()
-
-
 @pytest.mark.slow
 async def test_sigterm_unreadies_lets_streams_finish_and_then_closes(tmp_path: Path) -> None:
-    async with FaultyUpstream() as upstream, process(tmp_path, upstream) as (url, running):
+    async with FaultyUpstream() as upstream, serving(tmp_path, upstream) as gateway:
         upstream.queue(scripts.held())
-        async with wire.open_stream(url, CHAT, BODY) as stream:
+        async with wire.open_stream(gateway.url, CHAT, BODY) as stream:
             await stream.next_chunk()
-            running.send_signal(signal.SIGTERM)
+            gateway.terminate()
             async with asyncio.timeout(TIMEOUT):
-                while (await readiness(url)) == 200:
+                while (await readiness(gateway.url)) == 200:
                     pass
-            assert await readiness(url) == 503
-            late = await wire.post(url, CHAT, {**BODY, "stream": False})
+            assert await readiness(gateway.url) == 503
+            late = await wire.post(gateway.url, CHAT, {**BODY, "stream": False})
             assert late.text() == "alpha beta gamma", "who had not heard of it yet is served"
-            assert running.returncode is None
+            assert gateway.running.returncode is None
             upstream.gate("go").set()
             answer = await stream.read_rest()
         assert (answer.ending, answer.events()[-1]) == (Ending.COMPLETE, "[DONE]")
         assert answer.text() == "alpha beta gamma"
-        assert await ended(running) in (0, -signal.SIGTERM)
-        assert await readiness(url) == 0
+        assert await gateway.ended() == 0
+        assert await readiness(gateway.url) == 0
+
+
+@pytest.mark.slow
+async def test_what_was_served_while_stopping_is_logged_and_traced(tmp_path: Path) -> None:
+    collector = Collector()
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    async with (
+        FaultyUpstream() as upstream,
+        serving(tmp_path, upstream, **environ) as gateway,
+    ):
+        upstream.queue(scripts.held())
+        async with wire.open_stream(gateway.url, CHAT, BODY) as stream:
+            await stream.next_chunk()
+            gateway.terminate()
+            upstream.gate("go").set()
+            await stream.read_rest()
+        assert await gateway.ended() == 0
+    collector.close()
+    [line] = gateway.requests()
+    assert (line["status"], line.get("cut")) == (200, None)
+    assert collector.named(f"POST {CHAT}")
+    assert collector.exports
 
 
 @pytest.mark.slow
 async def test_sigterm_ends_an_idle_gateway_at_once(tmp_path: Path) -> None:
-    async with FaultyUpstream() as upstream, process(tmp_path, upstream) as (url, running):
-        reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+    async with FaultyUpstream() as upstream, serving(tmp_path, upstream) as gateway:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        running.send_signal(signal.SIGTERM)
-        assert await ended(running) in (0, -signal.SIGTERM)
+        gateway.terminate()
+        assert await gateway.ended() == 0
         writer.close()
 
 
 @pytest.mark.slow
-async def test_what_outlasts_the_bound_is_cut_and_not_ended_as_if_whole(tmp_path: Path) -> None:
-    async with FaultyUpstream() as upstream, process(tmp_path, upstream, 1) as (url, running):
+async def test_what_outlasts_the_bound_is_told_so_and_not_ended_as_if_whole(
+    tmp_path: Path,
+) -> None:
+    async with FaultyUpstream() as upstream, serving(tmp_path, upstream, 1, cap=1) as gateway:
         upstream.queue(scripts.broken(1, then=scripts.Stall()))
-        async with wire.open_stream(url, CHAT, BODY) as stream:
+        async with wire.open_stream(gateway.url, CHAT, BODY) as stream:
             await stream.next_chunk()
-            running.send_signal(signal.SIGTERM)
+            waiting = asyncio.create_task(wire.post(gateway.url, CHAT, BODY))
+            await gateway.until("synapse_queue_length", 1, model="m")
+            gateway.terminate()
             answer = await stream.read_rest()
-        assert answer.ending is Ending.CUT
-        assert "[DONE]" not in answer.events()
-        assert await ended(running) in (0, -signal.SIGTERM)
+            refused = await waiting
+        assert answer.ending is Ending.COMPLETE
+        error = json.loads(answer.events()[-1])["error"]
+        assert (error["code"], error["type"]) == ("stream_stopped", "service_unavailable_error")
+        assert (refused.status, refused.header("retry-after")) == (503, "1")
+        assert refused.json()["error"]["message"] == "The gateway is stopping."
+        assert await gateway.ended() == 0
         async with asyncio.timeout(TIMEOUT):
             await upstream.requests[0].connection.closed.wait()
+    lines = {line["status"]: line for line in gateway.requests()}
+    assert lines[200]["cut"] == "stopped"
+    assert not lines[503].get("disconnected")
+
+
+@pytest.mark.slow
+async def test_the_bound_is_that_of_the_configuration_that_runs(tmp_path: Path) -> None:
+    async with FaultyUpstream() as upstream, serving(tmp_path, upstream, 3600) as gateway:
+        upstream.queue(scripts.broken(1, then=scripts.Stall()))
+        async with wire.open_stream(gateway.url, CHAT, BODY) as stream:
+            await stream.next_chunk()
+            changed = CONFIG.format(url=upstream.url, grace=1, cap=9)
+            gateway.config.write_text(changed, encoding="utf-8")
+            await gateway.until("synapse_config_reloads_total", 2, result="ok")
+            gateway.terminate()
+            assert await gateway.ended() == 0

@@ -133,6 +133,8 @@ class Recorder:
 class FakeCaller(Caller):
     """Keeps what a caller would see."""
 
+    gone = False
+
     def __init__(self) -> None:
         self.status = 0
         self.headers: Headers = []
@@ -229,13 +231,17 @@ def answers(status: int, body: bytes = b"", headers: Headers = JSON) -> Callable
 GOOD = answers(200, b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}')
 
 
-def streams(*parts: bytes, then: Broken | None = None) -> Callable[[Receiver], None]:
-    """Answer with a stream that ends, or breaks."""
+def streams(
+    *parts: bytes, then: Broken | None = None, stalls: bool = False
+) -> Callable[[Receiver], None]:
+    """Answer with a stream that ends, or breaks, or does neither."""
 
     def run(receiver: Receiver) -> None:
         receiver.on_head(200, list(EVENT_STREAM))
         for part in parts:
             receiver.on_body(part)
+        if stalls:
+            return
         if then is None:
             receiver.on_end()
         else:

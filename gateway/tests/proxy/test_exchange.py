@@ -703,13 +703,15 @@ async def test_an_ollama_is_asked_in_its_own_tongue(clock: Clock) -> None:
 async def test_a_caller_who_leaves_cancels_his_request(clock: Clock) -> None:
     scene = stage(clock)
     scene.script("a", says_nothing)
-    exchange, record = scene.exchange(FakeCaller())
+    caller = FakeCaller()
+    exchange, record = scene.exchange(caller)
     task = asyncio.create_task(exchange.run())
     pool = scene.upstreams.of("a").pool
     for _ in range(5):
         await asyncio.sleep(0)
     assert pool.made[0].sent
     assert scene.candidate("a").state.in_flight == 1
+    caller.gone = True
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -730,14 +732,50 @@ async def test_a_caller_who_leaves_while_connecting_frees_his_place(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(scene.upstreams.of("a").pool, "connect", never)
-    exchange, record = scene.exchange(FakeCaller())
+    caller = FakeCaller()
+    exchange, record = scene.exchange(caller)
     task = asyncio.create_task(exchange.run())
     await connecting.wait()
+    caller.gone = True
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert record.attempts[0].outcome == "caller_left"
     assert scene.candidate("a").state.in_flight == 0
+
+
+async def test_a_request_that_is_cancelled_while_its_caller_waits_was_stopped(clock: Clock) -> None:
+    scene = stage(clock)
+    scene.script("a", says_nothing)
+    caller = FakeCaller()
+    exchange, record = scene.exchange(caller)
+    task = asyncio.create_task(exchange.run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert record.attempts[0].outcome == "stopped"
+    assert not caller.ending, "what he hears is up to who stopped it"
+    assert scene.candidate("a").state.in_flight == 0
+    assert scene.candidate("a").state.breaker.in_a_row == 0
+
+
+async def test_a_stream_that_is_stopped_says_so_in_band(clock: Clock) -> None:
+    scene = stage(clock)
+    scene.script("a", streams(WORDS, stalls=True))
+    caller = FakeCaller()
+    exchange, record = scene.exchange(caller, stream=True)
+    task = asyncio.create_task(exchange.run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert caller.ending == "finished"
+    assert b'"code":"stream_stopped"' in caller.body
+    assert b"[DONE]" not in caller.body
+    assert (record.cut, record.attempts[0].outcome) == ("stopped", "stopped")
 
 
 # -- names that could not stand in a header

@@ -46,6 +46,7 @@ TABLE = {
     Outcome.ERROR_EVENT: Row(False, FAILURE, 502),
     # any
     Outcome.CALLER_LEFT: Row(False, NEITHER, 499),
+    Outcome.STOPPED: Row(False, NEITHER, 503),
     Outcome.DEADLINE: Row(False, NEITHER, 504),
     Outcome.OK: Row(False, SUCCESS, 200),
 }
