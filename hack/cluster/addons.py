@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+import tempfile
+from pathlib import Path
 from string import Template
 
 from hack.cluster.daemons import kubectl, tool
 from hack.cluster.images import PART
+from hack.cluster.places import NODE_PLACES
+from hack.cluster.programs import BY_NAME
 from hack.cluster.settings import (
     CLIENTS_NAMESPACE,
     DNS_ADDRESS,
@@ -14,10 +19,12 @@ from hack.cluster.settings import (
     ClusterError,
     pins,
 )
-from hack.cluster.shell import eventually
+from hack.cluster.shell import eventually, run
 
 MANIFESTS = HERE / "manifests"
 WAIT_SECONDS = 180
+# What the Git server serves: git://git.argocd/NAME.git is NAME.git in here.
+GIT_FOLDER = NODE_PLACES["node1"].var / "git"
 
 
 def manifest(name: str) -> str:
@@ -56,6 +63,46 @@ def apply_monitoring() -> None:
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(definitions), timeout=120)
     kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     apply(manifest("monitoring"))
+
+
+def apply_argo_cd() -> None:
+    """Argo CD without its server, and a Git server whose repositories lie on this machine."""
+    GIT_FOLDER.mkdir(parents=True, exist_ok=True)
+    make_namespace("argocd")
+    name, _, tag = PART["argocd"].reference.rpartition(":")
+    values = {"argocd_name": name, "argocd_tag": tag, "secret_key": secrets.token_urlsafe(32)}
+    with tempfile.TemporaryDirectory() as folder:
+        core = BY_NAME["argocd"].folder / "manifests/core-install.yaml"
+        (Path(folder) / "core-install.yaml").write_text(core.read_text(encoding="utf-8"))
+        for path in (MANIFESTS / "argocd").glob("*.yaml"):
+            text = Template(path.read_text(encoding="utf-8")).substitute(values)
+            (Path(folder) / path.name).write_text(text, encoding="utf-8")
+        apply(run([tool("kubectl"), "kustomize", folder]))
+
+
+def wait_for_argo_cd() -> None:
+    """Return when Argo CD can be given an Application.
+
+    An Application whose first comparison fails is looked at again only minutes later.
+    """
+    wait_for(
+        "argocd",
+        "deployment/argocd-redis",
+        "deployment/argocd-repo-server",
+        "deployment/argocd-applicationset-controller",
+        "statefulset/argocd-application-controller",
+        "deployment/git",
+    )
+
+
+def apply_traefik() -> None:
+    """Traefik behind node ports."""
+    apply(manifest("traefik"))
+
+
+def wait_for_traefik() -> None:
+    """Return when Traefik runs."""
+    wait_for("ingress", "deployment/traefik")
 
 
 def rolled_out(namespace: str, name: str) -> bool:

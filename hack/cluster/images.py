@@ -40,6 +40,7 @@ class Part:
         lines: The Dockerfile behind its first line.
         base: What it stands on.
         sources: Other files for its context: name to path.
+        tools: Programs of hack/tools/install.sh for its context: name to the tool's name.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Part:
     lines: Sequence[str]
     base: str = "scratch"
     sources: Mapping[str, Path] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dockerfile(self) -> str:
@@ -97,6 +99,17 @@ PARTS = (
     binary_part("prometheus-config-reloader", "prometheus-operator", "prometheus-config-reloader"),
     binary_part("prometheus", "prometheus", "prometheus"),
     binary_part("alertmanager", "alertmanager", "alertmanager"),
+    # Debian has it; the chart names its authors' image, which cannot be pulled here.
+    Part(
+        "redis-exporter",
+        [],
+        [
+            APT.format("prometheus-redis-exporter"),
+            "USER 65532",
+            'ENTRYPOINT ["prometheus-redis-exporter"]',
+        ],
+        base=BASE,
+    ),
     # What tests run commands in: clients, foreign pods, a server to call.
     Part(
         "tools",
@@ -105,7 +118,36 @@ PARTS = (
         base=BASE,
     ),
 )
-PART = {part.name: part for part in PARTS}
+# What is there only when it is asked for.
+ARGO_CD = Part(
+    "argocd",
+    ["argocd"],
+    [
+        APT.format("ca-certificates git git-lfs gpg openssh-client redis-server tini"),
+        (
+            "RUN useradd --system --uid 999 --user-group --create-home argocd"
+            " && mkdir -p /app/config/ssh /app/config/tls /app/config/gpg/source /app/config/gpg/keys"
+            " && touch /app/config/ssh/ssh_known_hosts && chown -R argocd /app"
+        ),
+        "COPY argocd helm /usr/local/bin/",
+        (
+            "RUN for name in repo-server application-controller applicationset-controller cmp-server"
+            " server notifications dex k8s-auth commit-server;"
+            " do ln -s argocd /usr/local/bin/argocd-$name; done"
+        ),
+        "USER 999",
+        "WORKDIR /home/argocd",
+    ],
+    base=BASE,
+    tools={"helm": "helm3"},
+)
+TRAEFIK = Part(
+    "traefik",
+    ["traefik"],
+    ["COPY traefik /usr/local/bin/", "USER 65532", 'ENTRYPOINT ["traefik"]'],
+    base=BASE,
+)
+PART = {part.name: part for part in (*PARTS, ARGO_CD, TRAEFIK)}
 
 # The repository's own images, and what besides their Dockerfile's COPY lines goes into them.
 PROJECT: Mapping[str, tuple[str, Sequence[str]]] = {
@@ -165,6 +207,8 @@ def build_part(part: Part) -> None:
                     shutil.copy(program.folder / name_in_image, context)
         for name, path in part.sources.items():
             shutil.copy(path, context / name)
+        for name, tool in part.tools.items():
+            shutil.copy(run([ROOT / "hack/tools/install.sh", tool]).strip(), context / name)
         if "pause.c" in part.sources:
             run(["gcc", "-Os", "-static", "-o", context / "pause", context / "pause.c"])
         (context / "Dockerfile").write_text(part.dockerfile, encoding="utf-8")

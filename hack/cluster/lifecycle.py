@@ -117,6 +117,8 @@ def up() -> None:
     if is_up():
         say(f"the cluster {NAME} is up")
         images.load(references)
+        addons.apply_basics()
+        addons.apply_monitoring()
     else:
         bring_up(references)
     with Step("DNS, metrics, volumes"):
@@ -127,6 +129,22 @@ def up() -> None:
         addons.wait_for_monitoring()
     leftovers.note()
     sys.stdout.write(HELP)
+
+
+def add(name: str) -> None:
+    """Add Argo CD or Traefik to a cluster that is up."""
+    if not is_up():
+        raise ClusterError("the cluster is down; run: make cluster")
+    build_programs((name,))
+    images.load(images.build([images.PART[name]], []))
+    apply, wait = {
+        "argocd": (addons.apply_argo_cd, addons.wait_for_argo_cd),
+        "traefik": (addons.apply_traefik, addons.wait_for_traefik),
+    }[name]
+    with Step(name):
+        apply()
+        wait()
+    leftovers.note()
 
 
 def bring_down() -> None:

@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from hack.cluster import cgroups
 from hack.cluster.settings import (
     CACHE,
+    HERE,
     LOGS,
     NODE_ADDRESS,
     NODES,
@@ -211,6 +213,12 @@ def connect(place: Place) -> None:
     place.run("ip", "route", "add", "default", "dev", "eth0")
 
 
+def serve_outside() -> None:
+    """Start what the host outside answers with."""
+    if not cgroups.daemon("outside-server"):
+        start("outside-server", [sys.executable, "-B", HERE / "outside.py"], OUTSIDE)
+
+
 def make_network() -> None:
     """Make all places and connect them."""
     for place in PLACES:
@@ -229,6 +237,7 @@ def make_network() -> None:
             place.run("iptables", "-w", "-t", "nat", "-C", *rule)
             continue
         place.run("iptables", "-w", "-t", "nat", "-A", *rule)
+    serve_outside()
 
 
 def let_go_of_sockets(pids: Iterable[int]) -> None:

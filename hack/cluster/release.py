@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hack.cluster.daemons import CONTROL, kubectl, tool
-from hack.cluster.images import PROJECT, project_tag
+from hack.cluster.images import PART, PROJECT, project_tag
 from hack.cluster.settings import HERE, KUBECONFIG, NAMESPACE, RELEASE, ROOT, RUN
 from hack.cluster.shell import run
 
@@ -17,24 +17,31 @@ VALUES = ROOT / "values" / "embedded.yaml"
 OVERLAY = HERE / "values.yaml"
 # Where the chart takes each image's tag from.
 TAG_PATHS = {
-    "gateway": ("gateway.image",),
-    "llama-cpp": ("llama-embed.image", "llama-router.image", "ollama.pull.image"),
-    "piper-tts": ("piper-tts.image",),
-    "whisper-stt": ("whisper-stt.image",),
-    "ollama": ("ollama.image",),
-    "redis": ("terminal-feed-redis.image",),
+    "gateway.image": "gateway",
+    "llama-embed.image": "llama-cpp",
+    "llama-router.image": "llama-cpp",
+    "ollama.pull.image": "llama-cpp",
+    "piper-tts.image": "piper-tts",
+    "whisper-stt.image": "whisper-stt",
+    "ollama.image": "ollama",
+    "terminal-feed-redis.image": "redis",
+    "terminal-feed-redis.exporter.image": "redis-exporter",
 }
+
+
+def tag_of(name: str) -> str:
+    """The tag of an image of this repository, or of the cluster's own."""
+    return project_tag(name) if name in PROJECT else PART[name].reference.rpartition(":")[2]
 
 
 def tag_values() -> Path:
     """Write the values file that names the tags of this working tree, and return its path."""
-    values: dict[str, object] = {}
-    for name in PROJECT:
-        for path in TAG_PATHS[name]:
-            level = values
-            for part in path.split("."):
-                level = level.setdefault(part, {})  # type: ignore[assignment]
-            level["tag"] = project_tag(name)
+    values: dict[str, Any] = {}
+    for path, name in TAG_PATHS.items():
+        level = values
+        for part in path.split("."):
+            level = level.setdefault(part, {})
+        level["tag"] = tag_of(name)
     file = RUN / "images.yaml"
     file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return file

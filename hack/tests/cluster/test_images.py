@@ -19,7 +19,7 @@ MANIFESTS = sorted(path.stem for path in addons.MANIFESTS.glob("*.yaml"))
 
 
 def loaded() -> set[str]:
-    parts = {part.reference for part in images.PARTS}
+    parts = {part.reference for part in images.PART.values()}
     return parts | {images.project_reference(name) for name in images.PROJECT}
 
 
@@ -102,10 +102,9 @@ def test_every_tag_is_given_to_a_value_of_the_chart(
     monkeypatch.setattr("hack.cluster.release.RUN", tmp_path)
     values = json.loads(release.tag_values().read_text())
     defaults = yaml.safe_load((ROOT / "charts/synapse/values.yaml").read_text())
-    for paths in release.TAG_PATHS.values():
-        for path in paths:
-            here, there = values, defaults
-            for part in path.split("."):
-                here, there = here[part], there[part]
-            assert here["tag"]
-            assert "tag" in there
+    for path in release.TAG_PATHS:
+        here, there = values, defaults
+        for part in path.split("."):
+            here, there = here[part], there[part]
+        assert here["tag"]
+        assert "tag" in there
