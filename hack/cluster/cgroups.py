@@ -47,6 +47,15 @@ def tracking() -> Path:
     return MOUNT if unified() else MOUNT / "pids"
 
 
+def others() -> list[str]:
+    """Names of other clusters that have processes."""
+    found = []
+    for path in tracking().glob("cluster-*"):
+        if path.name != SLICE and processes(path.name):
+            found.append(path.name.removeprefix("cluster-"))
+    return sorted(found)
+
+
 def make(name: str) -> None:
     """Make a group in every hierarchy, ready to hold processes."""
     for root in hierarchies():

@@ -126,13 +126,13 @@ ARGO_CD = Part(
         APT.format("ca-certificates git git-lfs gpg openssh-client redis-server tini"),
         (
             "RUN useradd --system --uid 999 --user-group --create-home argocd"
-            " && mkdir -p /app/config/ssh /app/config/tls /app/config/gpg/source /app/config/gpg/keys"
-            " && touch /app/config/ssh/ssh_known_hosts && chown -R argocd /app"
+            " && mkdir -p /app/config && cd /app/config && mkdir -p ssh tls gpg/source gpg/keys"
+            " && touch ssh/ssh_known_hosts && chown -R argocd /app"
         ),
         "COPY argocd helm /usr/local/bin/",
         (
-            "RUN for name in repo-server application-controller applicationset-controller cmp-server"
-            " server notifications dex k8s-auth commit-server;"
+            "RUN for name in repo-server application-controller applicationset-controller server"
+            " cmp-server commit-server notifications dex k8s-auth;"
             " do ln -s argocd /usr/local/bin/argocd-$name; done"
         ),
         "USER 999",
@@ -254,18 +254,13 @@ def on_node(node: Place) -> set[str]:
     return set(ctr(node, "images", "list", "--quiet").split())
 
 
-def import_layout(node: Place, layout: Path) -> None:
-    """Load a folder of images into a node."""
-    importing = node.inside(["ctr", "--namespace", "k8s.io", "images", "import", "-"])
-    with subprocess.Popen(
-        ["tar", "-C", str(layout), "-cf", "-", "."],  # noqa: S607
-        stdout=subprocess.PIPE,
-    ) as archive:
-        done = subprocess.run(
-            importing, stdin=archive.stdout, capture_output=True, text=True, check=False
-        )
+def import_archive(node: Place, archive: Path) -> None:
+    """Load an image from a file into a node."""
+    command = node.inside(["ctr", "--namespace", "k8s.io", "images", "import", "-"])
+    with archive.open("rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ClusterError(f"images could not be loaded into {node.name}: {done.stderr.strip()}")
+        raise ClusterError(f"{node.name} did not take an image: {done.stderr.strip()}")
 
 
 def load(references: Sequence[str]) -> None:
@@ -276,15 +271,22 @@ def load(references: Sequence[str]) -> None:
     if not missing:
         return
     STATE.mkdir(parents=True, exist_ok=True)
+    done: list[str] = []
     with (
-        Step(f"loading {len(missing)} images into {len(nodes)} nodes"),
-        tempfile.TemporaryDirectory(prefix="layout-", dir=STATE) as folder,
+        Step(
+            f"loading {len(missing)} images into {len(nodes)} nodes",
+            lambda: f"{len(done)} of {len(missing)}",
+        ),
+        tempfile.TemporaryDirectory(prefix="archive-", dir=STATE) as folder,
         ThreadPoolExecutor() as pool,
     ):
-        for name in missing:  # layers that images share are written once
-            command = ["buildah", "push", "--quiet", "--disable-compression"]
-            run([*command, name, f"oci:{folder}:{name}"])
-        list(pool.map(lambda node: import_layout(node, Path(folder)), nodes))
+        archive = Path(folder) / "image.tar"
+        for name in missing:
+            # Not an OCI archive: that one would be compressed, only to be unpacked again.
+            run(["buildah", "push", "--quiet", name, f"docker-archive:{archive}:{name}"])
+            list(pool.map(lambda node: import_archive(node, archive), nodes))
+            archive.unlink()
+            done.append(name)
     for node in nodes:
         if lost := [name for name in missing if name not in on_node(node)]:
             raise ClusterError(f"{node.name} did not take {', '.join(lost)}")

@@ -125,7 +125,9 @@ def left_groups() -> list[str]:
 
 
 def left_bpf() -> list[str]:
-    """BPF programs and maps that came with the cluster."""
+    """BPF programs and maps that came with the cluster, if no other came meanwhile."""
+    if cgroups.others():
+        return []
     return [f"BPF {thing}" for thing in sorted(bpf.objects() & set(noted().get("bpf", [])))]
 
 

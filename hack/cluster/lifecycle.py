@@ -169,6 +169,8 @@ def down() -> None:
         lines = "\n".join(f"  {line}" for line in found)
         raise ClusterError(f"The cluster is down, and this is left of it:\n{lines}")
     say("nothing is left")
+    if others := cgroups.others():
+        say(f"BPF objects were not looked at: {', '.join(others)} is up as well")
 
 
 def status() -> None:

@@ -109,22 +109,18 @@ def start(
         words = place.inside(words, mounts=mounts)
     procs = shlex.quote(str(cgroups.make_daemon(name)))
     LOGS.mkdir(parents=True, exist_ok=True)
+    # The shell joins the group, and what it leaves behind is in the group from its first moment:
+    # whoever finds the group empty afterwards knows that the daemon has ended.
     with (LOGS / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            ["sh", "-c", f'echo $$ > {procs} && exec "$@"', "sh", *words],  # noqa: S607
+        subprocess.run(
+            ["sh", "-c", f'echo $$ > {procs} && setsid --fork "$@"', "sh", *words],  # noqa: S607
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
             env=os.environ | (environment or {}),
-            start_new_session=True,
+            check=True,
         )
-    # From here on, whoever finds the group empty knows that the daemon has ended.
-    eventually(
-        f"{name} has started",
-        lambda: bool(cgroups.daemon(name)) or process.poll() is not None,
-        10,
-    )
 
 
 def ended(name: str) -> bool:
