@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import tempfile
 from pathlib import Path
@@ -70,7 +71,10 @@ def apply_argo_cd() -> None:
     GIT_FOLDER.mkdir(parents=True, exist_ok=True)
     make_namespace("argocd")
     name, _, tag = PART["argocd"].reference.rpartition(":")
-    values = {"argocd_name": name, "argocd_tag": tag, "secret_key": secrets.token_urlsafe(32)}
+    path = "jsonpath={.data.server\\.secretkey}"
+    there = kubectl("-n", "argocd", "get", "secret/argocd-secret", "--ignore-not-found", "-o", path)
+    key = base64.b64decode(there).decode() or secrets.token_urlsafe(32)
+    values = {"argocd_name": name, "argocd_tag": tag, "secret_key": key}
     with tempfile.TemporaryDirectory() as folder:
         core = BY_NAME["argocd"].folder / "manifests/core-install.yaml"
         (Path(folder) / "core-install.yaml").write_text(core.read_text(encoding="utf-8"))

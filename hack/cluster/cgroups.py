@@ -49,11 +49,8 @@ def tracking() -> Path:
 
 def others() -> list[str]:
     """Names of other clusters that have processes."""
-    found = []
-    for path in tracking().glob("cluster-*"):
-        if path.name != SLICE and processes(path.name):
-            found.append(path.name.removeprefix("cluster-"))
-    return sorted(found)
+    names = {path.name for path in tracking().glob("cluster-*")} - {SLICE}
+    return sorted(name.removeprefix("cluster-") for name in names if processes(name))
 
 
 def make(name: str) -> None:

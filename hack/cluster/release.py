@@ -69,10 +69,15 @@ def make_namespace() -> None:
     kubectl("apply", "--server-side", "-f", "-", text=json.dumps(manifest))
 
 
-def install(timeout: str = "10m") -> None:
-    """Install or upgrade the release, and wait until its pods are ready."""
+def install(*more: Path, timeout: str = "10m") -> None:
+    """Install or upgrade the release, and wait until its pods are ready.
+
+    Args:
+        more: Values files laid over those of the release.
+        timeout: How long Helm may wait.
+    """
     make_namespace()
-    flags = [word for file in value_files() for word in ("--values", str(file))]
+    flags = [word for file in (*value_files(), *more) for word in ("--values", str(file))]
     helm(
         *("upgrade", "--install", RELEASE, "charts/synapse", "--namespace", NAMESPACE),
         *(*flags, "--wait", "--timeout", timeout),

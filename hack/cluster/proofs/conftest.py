@@ -76,7 +76,7 @@ def web(name: str, node: str) -> list[dict[str, Any]]:
 
 def http(where: str, url: str) -> str:
     """Body of a GET request that `where` makes, or the reason why there is none."""
-    words = ["curl", "-sS", "-m", "3", url]
+    words = ["curl", "-gsS", "-m", "3", url]
     command, environment = inside.command(where, words)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return (done.stdout or done.stderr).strip()
