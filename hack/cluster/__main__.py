@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from hack.cluster import external, faults, inside, lifecycle
+from hack.cluster import external, faults, inside, lifecycle, programs
 from hack.cluster.places import NODE_PLACES
 from hack.cluster.pods import PodName
 from hack.cluster.settings import ClusterError
@@ -105,13 +105,15 @@ def parser() -> argparse.ArgumentParser:
     for name, function in (("up", up), ("down", down)):
         command = commands.add_parser(name, help=function.__doc__)
         command.set_defaults(run=function)
+    command = commands.add_parser("build", help="build what is missing of programs and images")
+    command.set_defaults(run=lambda _: lifecycle.build())
     command = commands.add_parser("status", help=lifecycle.status.__doc__)
     command.set_defaults(run=lambda _: lifecycle.status())
     command = commands.add_parser("collect", help=lifecycle.collect.__doc__)
     command.add_argument("folder")
     command.set_defaults(run=lambda a: lifecycle.collect(a.folder))
     command = commands.add_parser("add", help=lifecycle.add.__doc__)
-    command.add_argument("part", choices=["argocd", "traefik"])
+    command.add_argument("part", choices=programs.EXTRAS)
     command.set_defaults(run=lambda a: lifecycle.add(a.part))
     command = commands.add_parser("load", help=load.__doc__)
     command.add_argument("references", nargs="+", metavar="IMAGE")

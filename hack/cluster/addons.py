@@ -71,8 +71,9 @@ def apply_argo_cd() -> None:
     GIT_FOLDER.mkdir(parents=True, exist_ok=True)
     make_namespace("argocd")
     name, _, tag = PART["argocd"].reference.rpartition(":")
-    path = "jsonpath={.data.server\\.secretkey}"
-    there = kubectl("-n", "argocd", "get", "secret/argocd-secret", "--ignore-not-found", "-o", path)
+    field = "jsonpath={.data.server\\.secretkey}"
+    secret = ["get", "secret/argocd-secret", "--ignore-not-found", "-o", field]
+    there = kubectl("-n", "argocd", *secret)
     key = base64.b64decode(there).decode() or secrets.token_urlsafe(32)
     values = {"argocd_name": name, "argocd_tag": tag, "secret_key": key}
     with tempfile.TemporaryDirectory() as folder:

@@ -23,21 +23,10 @@ from hack.cluster import (
 )
 from hack.cluster.progress import Step, say
 from hack.cluster.settings import KUBECONFIG, LOGS, NAME, NAMESPACE, RUN, ClusterError
-from hack.cluster.shell import succeeds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CORE_PROGRAMS = (
-    "kubernetes",
-    "cilium",
-    "coredns",
-    "metrics-server",
-    "local-path-provisioner",
-    "prometheus-operator",
-    "prometheus",
-    "alertmanager",
-)
 NODES = tuple(places.NODE_PLACES.values())
 HELP = f"""
 The cluster is up. It has a network of its own; commands run in it by hack/cluster/enter, as a pod
@@ -53,7 +42,7 @@ down       make cluster-down
 """
 
 
-def build_programs(names: Sequence[str] = CORE_PROGRAMS) -> None:
+def build_programs(names: Sequence[str] = programs.CORE) -> None:
     """Build what is missing of the programs, and bring the tools that need no building."""
     for name in ("kubectl", "helm4", "etcd", "crds"):
         daemons.tool(name)
@@ -109,11 +98,16 @@ def is_up() -> bool:
     return KUBECONFIG.exists() and daemons.CONTROL.is_up and daemons.api_is_ready()
 
 
-def up() -> None:
-    """Bring the cluster up with the chart in it; what is there already is kept."""
+def build() -> list[str]:
+    """Build what is missing of programs and images, and return the images' names."""
     machine.check()
     build_programs()
-    references = images.build(images.PARTS, list(images.PROJECT))
+    return images.build(images.PARTS, list(images.PROJECT))
+
+
+def up() -> None:
+    """Bring the cluster up with the chart in it; what is there already is kept."""
+    references = build()
     if is_up():
         say(f"the cluster {NAME} is up")
         images.load(references)
@@ -210,16 +204,14 @@ def collect(folder: str) -> None:
     write("pods.txt", "get", "pods", "-A", "-o", "wide")
     write("events.txt", "get", "events", "-A", "--sort-by=.lastTimestamp")
     write("describe.txt", "-n", NAMESPACE, "describe", "all,networkpolicies,pvc,hpa")
-    everything = daemons.kubectl(
+    restarts = "R:.status.containerStatuses[*].restartCount"
+    pods = daemons.kubectl(
         *("get", "pods", "-A", "--no-headers"),
-        *("-o", "custom-columns=N:.metadata.namespace,P:.metadata.name"),
+        *("-o", f"custom-columns=N:.metadata.namespace,P:.metadata.name,{restarts}"),
     )
     (target / "pods").mkdir(exist_ok=True)
-    for line in everything.splitlines():
-        namespace, pod = line.split()
+    for namespace, pod, counts in (line.split() for line in pods.splitlines()):
         arguments = ["-n", namespace, "logs", pod, "--all-containers", "--tail=2000"]
         write(f"pods/{namespace}_{pod}.log", *arguments)
-        if "Running" in daemons.kubectl("-n", namespace, "get", "pod", pod, "-o", "wide"):
+        if set(counts) - set("0,<none>"):
             write(f"pods/{namespace}_{pod}.previous.log", *arguments, "--previous")
-    if not succeeds(["sh", "-c", f"test -n \"$(ls '{target}')\""]):
-        raise ClusterError(f"nothing could be written to {target}")

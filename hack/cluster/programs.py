@@ -203,6 +203,8 @@ PROGRAMS = (
     ),
 )
 BY_NAME = {program.name: program for program in PROGRAMS}
+EXTRAS = ("argocd", "traefik")  # built when they are asked for
+CORE = tuple(name for name in BY_NAME if name not in EXTRAS)
 
 
 def expand(pattern: str, version: str) -> str:

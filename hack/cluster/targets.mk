@@ -1,5 +1,5 @@
 # A real cluster: made here, or the user's own by KUBECONFIG=...
-.PHONY: cluster cluster-down cluster-status
+.PHONY: cluster cluster-down cluster-status cluster-proof
 
 ##@ A cluster (KUBECONFIG=... takes your own; docs/cluster.md)
 
@@ -8,6 +8,10 @@ cluster: ## Make a two-node Kubernetes on this machine, with the chart and real 
 
 cluster-down: ## Take it down, and say what is left of it
 	@$${PYTHON:-python3} -m hack.cluster down
+
+cluster-proof: ## Prove it: policies, volumes, node loss, monitoring, autoscaling, Argo CD
+	$(install) test
+	@$(VENV)/bin/python -m pytest hack/cluster/proofs
 
 cluster-status: ## Nodes and pods of the cluster
 	@$${PYTHON:-python3} -m hack.cluster status
