@@ -42,6 +42,10 @@ _GOOD_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 _GOOD_TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+_MAX_TOKENS = 100_000_000
+"""Tokens of one request that a backend is believed; limits are charged with what it says."""
+
+
 class State(NamedTuple):
     """What belongs to one configuration; a request keeps the one that it began with."""
 
@@ -271,7 +275,14 @@ class Gateway:
             record.overhead = max(0.0, attempts[0].started - record.started - record.queued)
             if attempts[-1].last_byte:
                 record.overhead += now - attempts[-1].last_byte
+        record.tokens_in = _believed(record.tokens_in)
+        record.tokens_out = _believed(record.tokens_out)
         if caller is not None:
-            self.limiter.charge(caller, record.tokens_in + record.tokens_out)
             self.limiter.release(caller)
+            self.limiter.charge(caller, record.tokens_in + record.tokens_out)
         self.telemetry.finished(record)
+
+
+def _believed(tokens: int) -> int:
+    """Return a backend's figure, or 0 where no request can have it."""
+    return tokens if 0 <= tokens <= _MAX_TOKENS else 0
