@@ -40,7 +40,7 @@ from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.fetch import BackendHttp
 from synapse_gateway.proxy.outbox import Outbox
 from synapse_gateway.proxy.spool import SpoolRoom
-from synapse_gateway.proxy.upstream import Upstream, Upstreams, backend_key
+from synapse_gateway.proxy.upstream import MadeOf, Upstream, Upstreams
 from synapse_gateway.proxy.waiting import WaitingRoom
 from synapse_gateway.routing.fleet import BackendState, Fleet
 from synapse_gateway.routing.retry_budget import RetryBudget
@@ -108,7 +108,7 @@ class Runtime:
         self._spool = SpoolRoom(Path(environ.get("SYNAPSE_SPOOL_DIR") or tempfile.gettempdir()))
         self._deadlines = Deadlines()
         self.outbox = Outbox(call_soon)
-        self._keys: dict[str, str | None] = {}
+        self._made_of: dict[str, MadeOf] = {}
         self._shared: SharedState | None = None
         redis_url = environ.get("SYNAPSE_REDIS_URL")
         self._limiter: Limiter = LocalLimiter(self.metrics.rate_limited)
@@ -128,8 +128,7 @@ class Runtime:
         """
         parts = self._parts(settings, {})
         self._spool.check()
-        self.fleet.adopt(parts.states)
-        table = RouteTable(settings, self.fleet)
+        table = self._adopt(settings, parts)
         limits = settings.limits.retry_budget
         self.gateway = Gateway(
             State(table, parts.upstreams, parts.ring),
@@ -182,19 +181,27 @@ class Runtime:
         """
         before = self.gateway.state
         parts = self._parts(loaded.settings, before.upstreams.items())
-        self.fleet.adopt(parts.states)
-        table = RouteTable(loaded.settings, self.fleet)
+        table = self._adopt(loaded.settings, parts)
         self.gateway.state = State(table, parts.upstreams, parts.ring)
-        for name, upstream in before.upstreams.items().items():
-            if parts.upstreams.items().get(name) is not upstream:
-                upstream.pool.close()
+        limits = loaded.settings.limits.retry_budget
+        self.gateway.budget.configure(limits.ratio, limits.window, limits.minimum_per_second)
         self._limiter.retain(parts.ring.names)
         self._note_table(table)
         self.prober.adopt(self.fleet.backends)
+        for name, upstream in before.upstreams.items().items():
+            if parts.upstreams.items().get(name) is not upstream:
+                upstream.pool.close()
+                self.prober.nudge(name)
         self.downloads.watch(loaded.settings.downloads)
         self.metrics.config_loaded(loaded.hash, time.time())
         self.waiting.notify()
         _log.info("configuration %s is in use", loaded.hash[:12])
+
+    def _adopt(self, settings: Settings, parts: _Parts) -> RouteTable:
+        for name, state in parts.states.items():
+            state.configure(settings.backends[name])
+        self.fleet.adopt(parts.states)
+        return RouteTable(settings, self.fleet)
 
     def refuse(self, error: ConfigError) -> None:
         """Note that a changed file cannot be used."""
@@ -204,24 +211,21 @@ class Runtime:
     def _parts(self, settings: Settings, before: Mapping[str, Upstream]) -> _Parts:
         states: dict[str, BackendState] = {}
         upstreams: dict[str, Upstream] = {}
-        keys: dict[str, str | None] = {}
+        made_of: dict[str, MadeOf] = {}
         for name, config in settings.backends.items():
+            known = self.fleet.backends.get(name)
+            if known is None or not known.is_at(config):
+                known = BackendState(name, config, adapter(config.type))
+            states[name] = known
             try:
-                keys[name] = backend_key(config, self._environ)
-                known = self.fleet.backends.get(name)
-                if (
-                    known is not None
-                    and known.config == config
-                    and self._keys.get(name) == keys[name]
-                ):
-                    states[name] = known
+                made_of[name] = MadeOf.read(config, self._environ)
+                if made_of[name] == self._made_of.get(name):
                     upstreams[name] = before[name]
                     continue
-                states[name] = BackendState(name, config, adapter(config.type))
                 upstreams[name] = Upstream(
                     config,
-                    states[name].adapter,
-                    keys[name],
+                    known.adapter,
+                    made_of[name].key,
                     self.telemetry.outgoing_traceparent,
                     self.outbox,
                 )
@@ -229,7 +233,7 @@ class Runtime:
                 raise ConfigError(f"backends.{name}.{error}") from error
         ring = KeyRing.build(settings, self._environ)
         self._permit(ring)
-        self._keys = keys
+        self._made_of = made_of
         return _Parts(states, Upstreams(upstreams, self.prober.nudge, self._deadlines), ring)
 
     def _http_for(self, name: str) -> BackendHttp:

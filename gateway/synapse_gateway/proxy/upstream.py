@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from synapse_gateway.errors import ConfigError
 from synapse_gateway.proxy.pool import Pool
@@ -48,6 +48,29 @@ def _usable(key: str, source: str) -> str:
     if not re.fullmatch("[!-~]+", key):
         raise ConfigError(f"{source} must hold a key: visible ASCII characters, no blanks")
     return key
+
+
+class MadeOf(NamedTuple):
+    """All that the connections to a backend depend on, files by their content."""
+
+    config: Backend
+    key: str | None
+    authorities: bytes | None
+
+    @classmethod
+    def read(cls, backend: Backend, environ: Mapping[str, str]) -> MadeOf:
+        """Read it.
+
+        Raises:
+            ConfigError: Something that the settings refer to is not there.
+        """
+        authorities = None
+        if backend.tls.ca_file is not None:
+            try:
+                authorities = Path(backend.tls.ca_file).read_bytes()
+            except OSError as error:
+                raise ConfigError(f"tls.ca_file: {error.strerror}: {error.filename}") from error
+        return cls(backend, backend_key(backend, environ), authorities)
 
 
 class Upstream:

@@ -64,6 +64,17 @@ class BackendState:
         self.languages: tuple[tuple[str, str], ...] = ()
         self.voices: tuple[str, ...] = ()
 
+    def is_at(self, config: settings.Backend) -> bool:
+        """Say whether these settings are of the same server, so that what is known of it holds."""
+        return self.config.url == config.url and self.config.type is config.type
+
+    def configure(self, config: settings.Backend) -> None:
+        """Go on with other settings of the same server."""
+        if config.slots is not None or self.config.slots is not None:
+            # what the engine itself has is told by the next probe
+            self.slots = config.slots
+        self.config = config
+
     def overloaded(self, model: str) -> bool:
         """Say whether others should be asked first, by our own count and the engine's figures."""
         slots = self.slots

@@ -18,14 +18,21 @@ class RetryBudget:
     __slots__ = ("_buckets", "_floor", "_ratio", "_requests", "_retries", "_second", "denied")
 
     def __init__(self, ratio: float, window: float, minimum_per_second: int) -> None:
-        size = max(1, -int(-window // 1))
-        self._buckets = [[0, 0] for _ in range(size)]
-        self._floor = minimum_per_second
-        self._ratio = ratio
+        self._buckets: list[list[int]] = []
         self._requests = 0
         self._retries = 0
         self._second = 0
         self.denied = 0
+        self.configure(ratio, window, minimum_per_second)
+
+    def configure(self, ratio: float, window: float, minimum_per_second: int) -> None:
+        """Go on with other bounds; another window begins empty."""
+        self._floor = minimum_per_second
+        self._ratio = ratio
+        size = max(1, -int(-window // 1))
+        if size != len(self._buckets):
+            self._buckets = [[0, 0] for _ in range(size)]
+            self._requests = self._retries = 0
 
     def request(self, now: float) -> None:
         """Count a request."""

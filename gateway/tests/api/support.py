@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import subprocess
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import pytest
 
 from synapse_gateway import app
 from synapse_gateway.config.settings import (
@@ -23,6 +27,7 @@ from synapse_gateway.testing.wire import TIMEOUT, Answer, Stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from synapse_gateway.api.protocol import SynapseProtocol
     from synapse_gateway.app import Running
@@ -144,3 +149,18 @@ async def scene(**limits: Any) -> AsyncIterator[Scene]:
         finally:
             for line in made.lines:
                 line.writer.transport.abort()
+
+
+def certificate(directory: Path, name: str) -> Path:
+    """Make a certificate for this machine that nobody has signed; its key lies beside it."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not installed")
+    pem = directory / f"{name}.pem"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    subject = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1")
+    files = ("-keyout", str(pem.with_suffix(".key")), "-out", str(pem))
+    subprocess.run(  # noqa: S603 - a program that was looked up
+        [program, "req", "-x509", *curve, *subject, *files], check=True, capture_output=True
+    )
+    return pem

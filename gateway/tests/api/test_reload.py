@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import ssl
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -13,12 +15,12 @@ from synapse_gateway import app
 from synapse_gateway.auth import check_exposure
 from synapse_gateway.config.load import Dialect, Loaded, load
 from synapse_gateway.config.reload import ConfigWatcher
-from synapse_gateway.config.settings import Backend, Breaker, Model, Target
+from synapse_gateway.config.settings import Backend, Breaker, Model, RetryBudget, Target
 from synapse_gateway.errors import ConfigError
 from synapse_gateway.routing.breaker import BreakerState
 from synapse_gateway.testing import FaultyUpstream, scripts, wire
 from synapse_gateway.testing.wire import Ending
-from tests.api.support import CHAT, LONG, request, scene, until
+from tests.api.support import CHAT, LONG, certificate, request, scene, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,22 +86,94 @@ async def test_a_request_that_waits_to_fail_over_does_so_on_the_old_table() -> N
         assert other.requests == []
 
 
-async def test_a_breaker_survives_when_its_backend_is_unchanged() -> None:
+def with_backend(settings: Settings, **fields: Any) -> Settings:
+    """Return the settings with `b` changed."""
+    changed = msgspec.structs.replace(settings.backends["b"], **fields)
+    return msgspec.structs.replace(settings, backends={"b": changed})
+
+
+async def test_a_breaker_survives_whatever_changes_but_the_server() -> None:
     async with scene(breaker=Breaker(failures=1, cool_down=3600.0)) as stage:
         stage.upstream.queue(scripts.status(500))
         assert (await wire.post(stage.url, CHAT, ASK)).status == 502
         before = current(stage)
-        apply(
-            stage,
-            msgspec.structs.replace(before, models={**before.models, "n": before.models["m"]}),
-        )
+        models = {**before.models, "n": before.models["m"]}
+        apply(stage, msgspec.structs.replace(before, models=models))
+        apply(stage, with_backend(before, headers={"x": "y"}, probe_interval=7.0))
         [state] = stage.running.runtime.gateway.state.table.models["m"].states
         assert state.breaker.state is BreakerState.OPEN
         assert (await wire.post(stage.url, CHAT, ASK)).status == 503
 
-        changed = msgspec.structs.replace(before.backends["b"], max_waiting=7)
-        apply(stage, msgspec.structs.replace(before, backends={"b": changed}))
-        assert (await wire.post(stage.url, CHAT, ASK)).status == 200
+        apply(stage, with_backend(before, url=stage.upstream.url + "/v1"))
+        answer = await wire.post(stage.url, CHAT, ASK)
+        assert answer.status == 200
+        assert stage.upstream.requests[-1].header("x") is None
+
+
+async def test_a_cap_holds_for_requests_of_before_and_after_together() -> None:
+    async with scene(target=Target(backend="b", max_in_flight=1)) as stage:
+        stage.upstream.queue(scripts.held(after=0))
+        first, second = await stage.connect(), await stage.connect()
+        first.send(request())
+        await stage.upstream.seen(1)
+        apply(stage, with_backend(current(stage), headers={"x": "y"}))
+        second.send(request())
+        waiting = stage.running.runtime.waiting
+        await until(lambda: list(waiting.lengths()) == [("m", 1)])
+        stage.upstream.gate("go").set()
+        assert (await first.answer()).status == (await second.answer()).status == 200
+        assert stage.upstream.requests[-1].header("x") == "y"
+
+
+async def test_a_replaced_certificate_file_is_used(tmp_path: Path) -> None:
+    theirs, other = certificate(tmp_path, "theirs"), certificate(tmp_path, "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(theirs, theirs.with_suffix(".key"))
+    trusted = tmp_path / "ca.pem"
+    shutil.copy(other, trusted)
+    async with FaultyUpstream(tls=context) as upstream:
+        path = tmp_path / "c.yaml"
+        backend = {"url": upstream.url, "tls": {"ca_file": "ca.pem"}, "probe_interval": 3600}
+        content = {
+            "auth": "anonymous",
+            "backends": {"b": backend},
+            "models": {"m": {"targets": [{"backend": "b"}]}},
+        }
+        path.write_text(json.dumps(content), encoding="utf-8")
+        first = load(path, {})
+        async with app.running(first.settings) as running:
+            watcher = ConfigWatcher(
+                path,
+                {},
+                first,
+                on_change=running.runtime.apply,
+                on_refused=running.runtime.refuse,
+            )
+            assert (await wire.post(running.url, CHAT, ASK)).status == 502
+            shutil.copy(theirs, trusted)
+            await watcher.check()
+            await watcher.check()
+            assert (await wire.post(running.url, CHAT, ASK)).status == 200
+
+
+async def test_a_backend_is_looked_at_as_soon_as_its_settings_change() -> None:
+    async with scene() as stage:
+        backend = stage.running.runtime.fleet.backends["b"]
+        backend.up = False
+        apply(stage, with_backend(current(stage), headers={"x": "y"}))
+        await until(lambda: backend.up)
+
+
+async def test_the_retry_budget_follows_the_configuration() -> None:
+    nothing = RetryBudget(ratio=0.0, minimum_per_second=0)
+    async with scene(attempts=2, retry_budget=nothing) as stage:
+        stage.upstream.script = scripts.close()
+        await wire.post(stage.url, CHAT, ASK)
+        assert len(stage.upstream.requests) == 1
+        limits = msgspec.structs.replace(current(stage).limits, retry_budget=RetryBudget())
+        apply(stage, msgspec.structs.replace(current(stage), limits=limits))
+        await wire.post(stage.url, CHAT, ASK)
+        assert len(stage.upstream.requests) == 3
 
 
 async def test_a_configuration_that_cannot_be_used_changes_nothing() -> None:

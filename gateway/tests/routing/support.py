@@ -28,7 +28,7 @@ def fleet_of(settings: Settings) -> Fleet:
 
 
 def backend(**fields: Any) -> Backend:
-    return Backend(url="http://backend:8000", **fields)
+    return Backend(**{"url": "http://backend:8000", **fields})
 
 
 def plan_of(

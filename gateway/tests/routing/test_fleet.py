@@ -198,7 +198,25 @@ def test_a_target_survives_as_long_as_its_backend_does() -> None:
     assert list(fleet.targets()) == [before]
 
 
-def test_a_changed_backend_begins_anew() -> None:
+def test_slots_of_the_configuration_win_and_go_with_it() -> None:
+    there = state(slots=3)
+    there.configure(backend())
+    assert there.slots is None, "until the engine tells"
+    there.report(Probe(up=True, slots=5))
+    there.configure(backend(probe_interval=9.0))
+    assert (there.slots, there.config.probe_interval) == (5, 9.0)
+    there.configure(backend(slots=2))
+    assert there.slots == 2
+
+
+def test_another_address_or_kind_is_another_server() -> None:
+    there = state()
+    assert there.is_at(backend(slots=7))
+    assert not there.is_at(backend(url="http://elsewhere"))
+    assert not there.is_at(backend(type=BackendType.VLLM))
+
+
+def test_another_server_begins_anew() -> None:
     fleet = Fleet()
     old, new = state(), state(slots=3)
     fleet.adopt({"b": old})

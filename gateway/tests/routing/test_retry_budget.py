@@ -85,3 +85,15 @@ def test_a_request_that_began_long_ago_does_not_turn_the_clock_back() -> None:
         granted += sum(budget.withdraw(505.0) for _ in range(10))
         budget.request(503.0)
     assert granted <= 12
+
+
+def test_other_bounds_hold_at_once_and_what_was_counted_stays() -> None:
+    budget = RetryBudget(0.0, WINDOW, 0)
+    for _ in range(10):
+        budget.request(1.0)
+    assert not budget.withdraw(1.0)
+    budget.configure(0.1, WINDOW, 0)
+    assert [budget.withdraw(1.0), budget.withdraw(1.0)] == [True, False]
+    assert budget.denied == 2
+    budget.configure(1.0, WINDOW + 1, 0)
+    assert not budget.withdraw(1.0), "another window begins empty"
