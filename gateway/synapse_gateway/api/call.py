@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from synapse_gateway.api.protocol import SynapseProtocol
+    from synapse_gateway.auth.keys import Caller as Authenticated
     from synapse_gateway.proxy.connection import Headers
 
 
@@ -48,6 +49,7 @@ class Call:
         path: Of the URL, without the query.
         headers: By name in lower case; the last of several of one name.
         keep_alive: Whether the connection can serve another request afterwards.
+        takes_chunks: Whether the caller knows chunked bodies; one of HTTP/1.0 does not.
         uploads: Whether the body is taken as it arrives, by `receive`, and not kept here.
     """
 
@@ -57,11 +59,13 @@ class Call:
         "_complete",
         "_discard",
         "_ended",
+        "_kept",
         "_pause",
         "_received",
         "_resume",
         "_started",
         "_take",
+        "caller",
         "disconnected",
         "headers",
         "keep_alive",
@@ -72,6 +76,7 @@ class Call:
         "refusal",
         "response_complete",
         "status",
+        "takes_chunks",
         "task",
         "uploads",
         "waiting_for_100_continue",
@@ -84,12 +89,16 @@ class Call:
         headers: dict[bytes, bytes],
         *,
         keep_alive: bool,
+        takes_chunks: bool = True,
         uploads: bool = False,
     ) -> None:
         self.protocol = protocol
         self.path = path
         self.headers = headers
         self.keep_alive = keep_alive
+        self.takes_chunks = takes_chunks
+        self.caller: Authenticated | None = None
+        """Whose key it is, once that is known."""
         self.disconnected = False
         self.response_complete = False
         self.message_event = _UNUSED
@@ -101,7 +110,8 @@ class Call:
         self.received = 0
         """Bytes of the body so far."""
         self.uploads = uploads
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray = b""
+        self._kept = 0
         self._take: Callable[[bytes], None] | None = None
         self._received: asyncio.Future[None] | None = None
         self._ended = False
@@ -117,7 +127,7 @@ class Call:
     @property
     def body(self) -> bytes:
         """The whole body."""
-        return self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        return bytes(self._body)
 
     def take_body(self, data: bytes) -> None:
         """Keep a part of the body, or pass it on."""
@@ -125,7 +135,7 @@ class Call:
             return
         self.received += len(data)
         if self._take is None:
-            self._body.append(data)
+            self._keep(data)
             if self.uploads:
                 self.protocol.flow.pause_reading()
             return
@@ -134,11 +144,21 @@ class Call:
         except RequestError as error:
             self.refuse_body(error)
 
+    def _keep(self, data: bytes) -> None:
+        if not self._body:
+            self._body = data
+        elif isinstance(self._body, bytearray):
+            self._body += data
+        else:
+            self._body = bytearray(self._body) + data
+        self._kept += len(data)
+        self.protocol.gateway.kept_bytes += len(data)
+
     def refuse_body(self, error: RequestError) -> None:
         """Keep nothing more of the body; the answer will be this error."""
         self.refusal = error
         self._discard = True
-        self._body.clear()
+        self._drop_body()
         if self._received is not None and not self._received.done():
             self._received.set_exception(error)
 
@@ -153,9 +173,10 @@ class Call:
         """
         self.ask_for_body()
         self._take = take
-        parts, self._body = self._body, []
-        for part in parts:
-            take(part)
+        first = self.body
+        self._drop_body()
+        if first:
+            take(first)
         if not self._ended:
             self._received = asyncio.get_running_loop().create_future()
             self.protocol.flow.resume_reading()
@@ -221,7 +242,7 @@ class Call:
         if length is not None:
             self._chunked = False
             parts.append(b"content-length: %d\r\n" % length)
-        elif self.protocol.takes_chunks:
+        elif self.takes_chunks:
             parts.append(b"transfer-encoding: chunked\r\n")
         else:
             self._chunked = False
@@ -258,7 +279,7 @@ class Call:
         """
         self.response_complete = True
         self._pause = self._resume = _nothing
-        if self.protocol.takes_chunks:
+        if self.takes_chunks:
             self.protocol.close()
         else:
             self.protocol.outbox.flush()
@@ -295,9 +316,17 @@ class Call:
             pause()
 
     def let_go(self) -> None:
-        """Forget who served it, at the end: together they would wait for the collector."""
+        """Forget the body and who served it, at the end: together they would wait for the
+        collector.
+        """
+        self._drop_body()
         self.task = None
         self._pause = self._resume = _nothing
+
+    def _drop_body(self) -> None:
+        self.protocol.gateway.kept_bytes -= self._kept
+        self._kept = 0
+        self._body = b""
 
     # what the protocol tells
 

@@ -18,7 +18,7 @@ from synapse_gateway.api.prepare import Resolver, prepare_json, prepare_multipar
 from synapse_gateway.api.routes import OPENAI_ROUTES
 from synapse_gateway.api.speech import SPEECH_ROUTES, prepare_speech
 from synapse_gateway.api.uploads import receive
-from synapse_gateway.errors import RequestError, Unavailable
+from synapse_gateway.errors import RequestError, TooLarge, Unavailable
 from synapse_gateway.proxy.exchange import Exchange
 from synapse_gateway.telemetry.record import RequestRecord
 
@@ -86,6 +86,8 @@ class Gateway:
         self.spool = spool
         self.draining = False
         """Whether the process has been told to stop."""
+        self.kept_bytes = 0
+        """Of bodies in memory, of all requests that are received or served."""
         self.upload_paths = frozenset(
             (*AUDIO_ROUTES, *(path for path, route in OPENAI_ROUTES.items() if route.body is None))
         )
@@ -96,10 +98,30 @@ class Gateway:
         )
         self._loop = asyncio.get_running_loop()
 
-    def max_body(self, path: str) -> int:
-        """Return the largest body that a path takes, in bytes."""
+    def authenticate(self, call: Call) -> None:
+        """Find out who calls, before he sends a body.
+
+        Raises:
+            RequestError: He may not.
+        """
+        headers = call.headers
+        call.caller = self.state.ring.authenticate(
+            headers.get(b"authorization"), headers.get(b"x-api-key")
+        )
+
+    def check_body(self, call: Call, size: int) -> None:
+        """Look at how much of a body there is, or will be.
+
+        Raises:
+            TooLarge: It is more than may be.
+            Unavailable: It is more than there is room for.
+        """
         limits = self.state.table.settings.limits
-        return limits.max_upload_bytes if path in self.upload_paths else limits.max_body_bytes
+        limit = limits.max_upload_bytes if call.uploads else limits.max_body_bytes
+        if size > limit:
+            raise TooLarge(f"The body is larger than {limit} bytes.")
+        if self.kept_bytes > limits.max_buffered_bytes:
+            raise Unavailable("Too many large requests are being served.", code="no_memory")
 
     @staticmethod
     def render(error: RequestError, path: str) -> tuple[int, Headers, bytes]:
@@ -111,7 +133,7 @@ class Gateway:
         record = self._record(call)
         caller: Caller | None = None
         try:
-            caller = await self._admit(call, self.state.ring, record)
+            caller = await self._admit(call, record)
             if call.uploads:
                 await self._serve_upload(call, caller, record)
             elif call.path in SPEECH_ROUTES:
@@ -157,11 +179,11 @@ class Gateway:
         self._answer(call, record, error)
         self._finish(call, record, None)
 
-    async def _admit(self, call: Call, ring: KeyRing, record: RequestRecord) -> Caller:
+    async def _admit(self, call: Call, record: RequestRecord) -> Caller:
         if call.refusal is not None:
             raise call.refusal
-        headers = call.headers
-        caller = ring.authenticate(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        caller = call.caller
+        assert caller is not None  # noqa: S101 - refused otherwise
         record.caller = caller.name
         if self.limiter.shared:
             await self.limiter.admit_shared(caller)

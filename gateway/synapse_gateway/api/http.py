@@ -43,6 +43,8 @@ def make_app(gateway: Gateway) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # to an address that the caller's own Host header names
+        redirect_slashes=False,
     )
     app.state.gateway = gateway
     _add_error_handlers(app)

@@ -57,7 +57,7 @@ class Form:
     def __init__(self, parts: tuple[Field | File, ...]) -> None:
         self.parts = parts
         self.fields = {part.name: part.value for part in parts if isinstance(part, Field)}
-        """The last of several of one name."""
+        """Of several of one name, which only lists have, the last."""
 
     def files(self, name: str) -> tuple[File, ...]:
         """Return the files of a field."""
@@ -239,6 +239,11 @@ class FormReader:
                 value = self._data.decode()
             except UnicodeDecodeError:
                 raise InvalidRequest(f"{self._name}: is not UTF-8.", param=self._name) from None
+            if not self._name.endswith("[]") and any(
+                isinstance(part, Field) and part.name == self._name for part in self._parts
+            ):
+                # which of them a backend would take cannot be known
+                raise InvalidRequest(f"{self._name}: is given twice", param=self._name)
             self._parts.append(Field(self._name, value))
             return
         if not self._checked:

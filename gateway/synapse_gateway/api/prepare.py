@@ -177,6 +177,8 @@ def prepare_json(
     parsed = bodies.parse(route.body, body)
     if caller.exact is not None:
         bodies.refuse_other_spellings(body)
+        # a model named twice: the backend gets the one that was looked at
+        body = bodies.with_fields(body, {})
     if isinstance(parsed, bodies.Completion):
         bodies.refuse_several_of_nothing(parsed)
     chats = isinstance(parsed, bodies.Chat | bodies.Messages | bodies.Responses)

@@ -13,7 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from synapse_gateway.api.call import LINGER, Call
-from synapse_gateway.errors import InvalidRequest, TooLarge
+from synapse_gateway.errors import InvalidRequest, RequestError, RequestTimeout
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers of a request."""
 MAX_PIPELINE = 8
-"""Requests of one connection that may wait for the one before before no more is read."""
+"""Requests of one connection that may wait for the one before; those behind are not looked at."""
 _UPGRADING = frozenset({b"upgrade", b"http2-settings"})
+_LATE = RequestTimeout("The request did not arrive in time.")
 
 
 class IdleConnections:
-    """Closes callers' connections that have served their requests and bring no more.
+    """Closes callers' connections that bring no request, or do not bring one to its end.
 
     A timer a connection, set and cancelled with every request, costs more than all else that
     keep-alive does; this is one timer for all.
 
     Args:
-        seconds: How long a connection may be idle, give or take a quarter.
+        seconds: How long a connection may be idle, the head of a request on its way, and a body
+            stand still, give or take a quarter.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -43,9 +45,14 @@ class IdleConnections:
         self._idle: dict[SynapseProtocol, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, connection: SynapseProtocol) -> None:
-        """Close this one when it has been idle for long enough."""
-        self._idle[connection] = monotonic()
+    def add(self, connection: SynapseProtocol, since: float | None = None) -> None:
+        """Close this one when it has been idle for long enough.
+
+        Args:
+            connection: Which one.
+            since: Monotonic seconds; now, if not given.
+        """
+        self._idle[connection] = monotonic() if since is None else since
         if self._timer is None:
             self._timer = connection.loop.call_later(self._seconds / 4, self._tick)
 
@@ -59,7 +66,7 @@ class IdleConnections:
         for connection, since in list(self._idle.items()):
             if since <= oldest:
                 del self._idle[connection]
-                connection.transport.close()
+                connection.on_idle()
             elif self._timer is None:
                 self._timer = connection.loop.call_later(self._seconds / 4, self._tick)
 
@@ -74,7 +81,6 @@ class SynapseProtocol(HttpToolsProtocol):
     idle: IdleConnections
     """Likewise."""
     cycle: Any
-    takes_chunks = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -85,6 +91,12 @@ class SynapseProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._deaf = False
         """Whether what the caller still sends is not even looked at."""
+        self._receiving = False
+        """Whether a request has begun and is not whole."""
+        self._incomplete: Any = None
+        """The cycle whose body is being received."""
+        self._begun = 0.0
+        """When the head of the request that is being received began."""
 
     def head_parts(self, status: int) -> list[bytes]:
         """Return the start of a response: status line and the server's own headers."""
@@ -112,6 +124,8 @@ class SynapseProtocol(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+        elif self._deaf:
+            self.close()
         else:
             self.idle.add(self)
 
@@ -132,6 +146,8 @@ class SynapseProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and not self._deaf:
                 self.send_400_response("The request's headers are too large.")
+        if self._receiving and not self._deaf:
+            self.idle.add(self, self._begun if self._head_bytes >= 0 else None)
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Read a request as if it had not asked for another protocol (RFC 9110, 7.8).
@@ -160,6 +176,8 @@ class SynapseProtocol(HttpToolsProtocol):
         self.headers = []
         self._hot = None
         self._head_bytes = 0
+        self._receiving = True
+        self._begun = monotonic()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; a name is compared in lower case everywhere."""
@@ -168,8 +186,19 @@ class SynapseProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take the short cut if there is one."""
         self._head_bytes = -1
-        if self.parser.should_upgrade():
+        if self._deaf or self.parser.should_upgrade():
             return
+        if self.parser.get_http_version() != "1.0":
+            hosts = sum(name == b"host" for name, _ in self.headers)
+            if hosts != 1:
+                self.send_400_response("Host: must be there, once.")
+                return
+        if len(self.pipeline) >= MAX_PIPELINE:
+            self._take_no_more()
+            return
+        if not self.url.startswith(b"/"):
+            # RFC 9112, 3.2.2: as a proxy would be asked
+            self.url = httptools.parse_url(self.url).path or b"/"
         path, _, _ = self.url.partition(b"?")
         if self.parser.get_method() == b"POST" and path in self.gateway.hot_paths:
             self._begin_hot(path.decode("ascii"))
@@ -182,46 +211,54 @@ class SynapseProtocol(HttpToolsProtocol):
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
         super().on_headers_complete()
-        if self.pipeline:
-            self._bound_pipeline()
+        self._incomplete = self.cycle
+        # uvicorn stops reading behind a request that waits, and so would not see the caller leave
+        self.flow.resume_reading()
 
-    def _bound_pipeline(self) -> None:
-        """Read on while few requests wait: a caller who leaves is only noticed by reading."""
-        if len(self.pipeline) < MAX_PIPELINE:
-            self.flow.resume_reading()
-        else:
-            self.flow.pause_reading()
+    def _take_no_more(self) -> None:
+        """Answer the requests that are here, then close; read on, but only to see the caller leave.
+
+        RFC 9112, 9.3.2: whoever sends several requests at once repeats those without an answer.
+        """
+        self._deaf = True
+        if self.pipeline and self.pipeline[0][0] is self._incomplete:
+            self.pipeline.popleft()
+        last = self.pipeline[0][0] if self.pipeline else self.serving
+        if last is not None:
+            last.keep_alive = False
 
     def _begin_hot(self, path: str) -> None:
         headers = dict(self.headers)
         version_1_0 = self.parser.get_http_version() == "1.0"
-        self.takes_chunks = not version_1_0
+        uploads = path in self.gateway.upload_paths
+        before = self.cycle
+        waits = before is not None and not before.response_complete
         call = Call(
             self,
             path,
             headers,
             keep_alive=not version_1_0 and self.parser.should_keep_alive(),
-            uploads=path in self.gateway.upload_paths,
+            takes_chunks=not version_1_0,
+            uploads=uploads,
         )
-        before = self.cycle
-        self._hot = self.cycle = call
-        if before is not None and not before.response_complete:
+        self._hot = self.cycle = self._incomplete = call
+        if waits:
             call.wait_in_pipeline()
             self.pipeline.appendleft((call, self.app))  # type: ignore[arg-type]
-            if call.uploads:
+            if uploads:
                 # its body waits for its turn where it is, not here
                 self.flow.pause_reading()
-            else:
-                self._bound_pipeline()
         else:
             self.serving = call
-        limit = self.gateway.max_body(path)
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > limit:
-            self._refuse(call, limit)
-        elif self.serving is not call:
+        try:
+            self.gateway.authenticate(call)
+            self.gateway.check_body(call, int(headers.get(b"content-length", b"0")))
+        except RequestError as error:
+            self._refuse(call, error)
             return
-        elif call.uploads:
+        if waits:
+            return
+        if uploads:
             # who may not send it, or finds no room for it, shall hear so before
             self._serve(call)
         elif b"expect" in headers:
@@ -229,18 +266,28 @@ class SynapseProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, within the limit."""
+        if self._deaf:
+            return
         call = self._hot
         if call is None:
             super().on_body(body)
+            if self.pipeline and self.flow.read_paused:
+                # a large body behind a request that takes its time
+                self.flow.resume_reading()
+                self._take_no_more()
             return
         call.take_body(body)
-        limit = self.gateway.max_body(call.path)
-        if call.received > limit and call.refusal is None:
-            self._refuse(call, limit)
+        if call.refusal is None:
+            try:
+                self.gateway.check_body(call, call.received)
+            except RequestError as error:
+                self._refuse(call, error)
 
     def on_message_complete(self) -> None:
         """Serve the request."""
-        if self.parser.should_upgrade():
+        self._receiving = False
+        self._incomplete = None
+        if self._deaf or self.parser.should_upgrade():
             return
         call = self._hot
         if call is None:
@@ -257,9 +304,8 @@ class SynapseProtocol(HttpToolsProtocol):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def _refuse(self, call: Call, limit: int) -> None:
+    def _refuse(self, call: Call, error: RequestError) -> None:
         call.keep_alive = False
-        error = TooLarge(f"The body is larger than {limit} bytes.")
         call.refuse_body(error)
         if self.serving is call and call.task is None:
             self.gateway.refuse_early(call, error)
@@ -267,12 +313,28 @@ class SynapseProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is not HTTP, in the shape of every other error."""
-        self._deaf = True
         if self._is_answering():
             # these bytes would be taken for the rest of the answer that is under way
-            self.close()
-            return
-        status, headers, body = self.gateway.render(InvalidRequest(msg, code="invalid_http"), "/")
+            self._take_no_more()
+        else:
+            self._send_error(InvalidRequest(msg, code="invalid_http"))
+
+    def on_idle(self) -> None:
+        """Nothing has come for a while."""
+        call = self._hot
+        if self._is_answering():
+            self.idle.add(self)
+        elif not self._receiving:
+            self.transport.close()
+        elif call is not None:
+            self._refuse(call, _LATE)
+        else:
+            self._send_error(_LATE)
+
+    def _send_error(self, error: RequestError) -> None:
+        """Answer what is not, or not yet, a request."""
+        self._deaf = True
+        status, headers, body = self.gateway.render(error, "/")
         parts = self.head_parts(status)
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
@@ -298,6 +360,11 @@ class SynapseProtocol(HttpToolsProtocol):
 
     # asyncio
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a request before long."""
+        super().connection_made(transport)
+        self.idle.add(self)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what is being served: nobody will read it."""
         call = self.serving
@@ -306,6 +373,9 @@ class SynapseProtocol(HttpToolsProtocol):
             call.task.cancel()
         self.idle.discard(self)
         super().connection_lost(exc)
+        for waiting in (self._hot, *(cycle for cycle, _ in self.pipeline)):
+            if isinstance(waiting, Call) and waiting.task is None:
+                waiting.let_go()
         # they refer back to this, and so only the collector could free them
         self.cycle = self._hot = self.serving = None
         self.pipeline.clear()

@@ -339,6 +339,9 @@ class Limits(_Section, frozen=True):
 
     max_body_bytes: Positive = 32 * 1024 * 1024
     """Largest JSON body."""
+    max_buffered_bytes: Positive = 256 * 1024 * 1024
+    """JSON bodies of all requests together that are kept in memory; a request for which there is no
+    room is answered 503."""
     max_upload_bytes: Positive = 512 * 1024 * 1024
     """Largest multipart body (audio files)."""
     spool: Spool = Spool()

@@ -129,8 +129,10 @@ async def until(condition: Callable[[], object]) -> None:
 def settings_for(url: str, **limits: Any) -> Settings:
     target = limits.pop("target", Target(backend="b"))
     model = limits.pop("model", {})
+    keys = limits.pop("keys", {})
     return Settings(
-        auth=AuthMode.ANONYMOUS,
+        auth=AuthMode.KEYS if keys else AuthMode.ANONYMOUS,
+        keys=keys,
         backends={"b": Backend(url=url, probe_interval=3600.0)},
         models={"m": Model(**{"targets": (target,), "timeouts": LONG, **model})},
         limits=Limits(**limits),

@@ -114,9 +114,9 @@ async def test_what_is_made_anew_reads_the_same(
 
 
 async def test_a_field_keeps_its_place(spool: Spool) -> None:
-    before = read(spool, form((field("a"), b"1"), (FILE, b"RIFF"), (field("a"), b"2")))
-    assert before.fields == {"a": "2"}
-    kinds = [type(part).__name__ for part in before.with_field("a", "3").parts]
+    before = read(spool, form((field("a[]"), b"1"), (FILE, b"RIFF"), (field("a[]"), b"2")))
+    assert before.fields == {"a[]": "2"}
+    kinds = [type(part).__name__ for part in before.with_field("a[]", "3").parts]
     assert kinds == ["Field", "File", "Field"]
     assert before.with_field("b", "").parts[0] == Field("b", "")
 
@@ -162,9 +162,12 @@ async def test_something_else_is_not_taken(spool: Spool, kind: bytes) -> None:
             "model: is longer",
             id="long",
         ),
+        pytest.param(
+            form((field("n"), b"1"), (field("n"), b"1")), KIND, "n: is given twice", id="twice"
+        ),
         pytest.param(form((field("model"), b"\xff")), KIND, "model: is not UTF-8", id="bytes"),
         pytest.param(
-            form(*[(field("n"), b"1")] * (MAX_PARTS + 1)), KIND, "more than 100 parts", id="many"
+            form(*[(field("n[]"), b"1")] * (MAX_PARTS + 1)), KIND, "more than 100 parts", id="many"
         ),
     ],
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from synapse_gateway.api import protocol
-from synapse_gateway.config.settings import Queue, Target
+from synapse_gateway.config.settings import Key, Queue, Target
 from synapse_gateway.testing import scripts, wire
 from synapse_gateway.testing.blackhole import Blackhole
 from synapse_gateway.testing.scripts import Stall
@@ -84,6 +85,49 @@ async def test_what_could_be_read_in_two_ways_is_refused(stage: Scene, data: byt
     await still_serves(stage)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"GET /readyz HTTP/1.1\r\n\r\n", id="no-host"),
+        pytest.param(b"GET /readyz HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", id="two-hosts"),
+    ],
+)
+async def test_a_request_names_one_host(stage: Scene, head: bytes) -> None:
+    line = await stage.connect()
+    line.send(head)
+    assert (await line.answer()).status == 400
+    await still_serves(stage)
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [(f"http://gateway{CHAT}", 200), ("http://gateway/v1/nowhere?x", 404), ("http://x", 404)],
+)
+async def test_a_request_may_be_made_as_to_a_proxy(stage: Scene, target: str, status: int) -> None:
+    line = await stage.connect()
+    line.send(request(target))
+    assert (await line.answer()).status == status
+
+
+async def test_an_older_caller_behind_does_not_change_the_answer_before(stage: Scene) -> None:
+    stage.upstream.queue(scripts.held())
+    line = await stage.connect()
+    line.send(request(stream=True) + request(stream=True, version="1.0"))
+    stream = await line.head()
+    stage.upstream.gate("go").set()
+    assert (await stream.read_rest()).ending is Ending.COMPLETE
+
+
+async def test_a_body_that_breaks_behind_a_request_costs_that_one_nothing(stage: Scene) -> None:
+    stage.upstream.queue(scripts.held())
+    line = await stage.connect()
+    line.send(request(stream=True) + HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n")
+    stream = await line.head()
+    stage.upstream.gate("go").set()
+    assert (await stream.read_rest()).ending is Ending.COMPLETE
+    assert await line.closed() == b""
+
+
 async def test_a_head_larger_than_64_kib_is_refused(stage: Scene) -> None:
     line = await stage.connect()
     line.send(HEAD)
@@ -101,11 +145,13 @@ async def test_garbage_behind_a_request_does_not_end_up_in_its_answer(stage: Sce
     line.send(request(stream=True))
     stream = await line.head()
     await stream.next_chunk()
-    line.send(b"GARBAGE\r\n\r\n")
+    line.send(READY + b"GARBAGE\r\n\r\n")
+    stage.upstream.gate("go").set()
     answer = await stream.read_rest()
-    assert answer.ending is Ending.CUT
+    assert answer.ending is Ending.COMPLETE
     assert b"invalid_http" not in answer.body
-    await until(lambda: not stage.tasks)
+    assert (await line.answer()).json() == {"status": "ready"}
+    assert await line.closed() == b""
 
 
 async def test_headers_of_a_caller_cannot_reach_a_backend_unread(stage: Scene) -> None:
@@ -125,6 +171,46 @@ async def test_headers_of_a_caller_cannot_reach_a_backend_unread(stage: Scene) -
 
 
 # -- bodies
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(CHAT, id="json"), pytest.param("/v1/audio/transcriptions", id="upload")]
+)
+async def test_who_has_no_key_is_told_so_before_he_sends_a_body(path: str) -> None:
+    keys = {"k": Key(sha256=hashlib.sha256(b"sk-right").hexdigest())}
+    async with scene(keys=keys) as locked:
+        line = await locked.connect()
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
+        line.send(head.encode() + b"{")
+        answer = await line.answer()
+        assert (answer.status, answer.header("connection")) == (401, "close")
+        assert locked.connections[0].gateway.kept_bytes == 0
+
+
+async def test_a_key_is_looked_at_behind_another_request_too() -> None:
+    keys = {"k": Key(sha256=hashlib.sha256(b"sk-right").hexdigest())}
+    async with scene(keys=keys) as locked:
+        line = await locked.connect()
+        right = request(CHAT, None, "authorization: Bearer sk-right")
+        line.send(right + request() + right)
+        assert [(await line.answer()).status for _ in range(2)] == [200, 401]
+
+
+async def test_bodies_that_nobody_has_room_for_are_refused(stage: Scene) -> None:
+    async with scene(max_buffered_bytes=100_000) as small:
+        half = HEAD + b"content-length: 80000\r\n\r\n" + b" " * 60_000
+        first = await small.connect()
+        gateway = small.connections[0].gateway
+        first.send(half)
+        await until(lambda: gateway.kept_bytes == 60_000)
+        second = await small.connect()
+        second.send(half)
+        answer = await second.answer()
+        assert (answer.status, (answer.error() or {})["code"]) == (503, "no_memory")
+        first.writer.close()
+        await until(lambda: gateway.kept_bytes == 0)
+        await still_serves(small)
+        await until(lambda: gateway.kept_bytes == 0)
 
 
 async def test_a_chunked_body_is_taken(stage: Scene) -> None:
@@ -314,7 +400,7 @@ async def test_idle_connections_are_closed_after_a_while() -> None:
             self.loop = asyncio.get_running_loop()
             self.transport = self
 
-        def close(self) -> None:
+        def on_idle(self) -> None:
             self.closed = True
 
     idle = protocol.IdleConnections(0.04)
@@ -329,6 +415,72 @@ async def test_idle_connections_are_closed_after_a_while() -> None:
     await until(lambda: kept.closed)
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(b"", None, id="nothing"),
+        pytest.param(HEAD, 408, id="half-a-head"),
+        pytest.param(HEAD + b"content-length: 9\r\n\r\n{", 408, id="half-a-body"),
+        pytest.param(
+            b"POST /api/show HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{", 408, id="cold"
+        ),
+    ],
+)
+async def test_a_request_that_does_not_come_to_its_end_is_given_up(
+    stage: Scene, sent: bytes, status: int | None
+) -> None:
+    line = await stage.connect()
+    line.send(sent)
+    await until(lambda: stage.connections[0]._receiving or not sent)
+    stage.connections[0].on_idle()
+    if status is None:
+        assert await line.closed() == b""
+        return
+    answer = await line.answer()
+    assert (answer.status, (answer.error() or {})["code"]) == (status, "request_timeout")
+    assert answer.header("connection") == "close"
+
+
+async def test_whoever_is_being_answered_may_be_slow_with_the_next_request(stage: Scene) -> None:
+    stage.upstream.queue(scripts.held())
+    line = await stage.connect()
+    line.send(request(stream=True))
+    stream = await line.head()
+    raw = request()
+    line.send(raw[:50])
+    await until(lambda: stage.connections[0]._receiving)
+    stage.connections[0].on_idle()
+    stage.upstream.gate("go").set()
+    assert (await stream.read_rest()).ending is Ending.COMPLETE
+    line.send(raw[50:])
+    assert (await line.answer()).text() == "alpha beta gamma"
+
+
+async def test_the_time_of_a_head_counts_from_its_begin_that_of_a_body_from_its_last_part(
+    stage: Scene,
+) -> None:
+    line = await stage.connect()
+    connection = stage.connections[0]
+
+    def since() -> float | None:
+        return connection.idle._idle.get(connection)
+
+    async def after(data: bytes) -> float:
+        before = since()
+        head_bytes = connection._head_bytes
+        line.send(data)
+        await until(lambda: connection._head_bytes != head_bytes or since() != before)
+        found = since()
+        assert found is not None
+        return found
+
+    begun = await after(HEAD[:30])
+    assert await after(HEAD[30:]) == begun
+    body = await after(b"content-length: 9\r\n\r\n{")
+    assert body > begun
+    assert await after(b" ") > body
+
+
 # -- pipelining
 
 
@@ -338,11 +490,34 @@ async def test_a_pipeline_is_read_only_so_far(stage: Scene) -> None:
     line.send(request(stream=True))
     stream = await line.head()
     line.send(request() * 20)
-    await until(lambda: stage.connections[0].flow.read_paused)
+    await until(lambda: stage.connections[0]._deaf)
     stage.upstream.gate("go").set()
     assert (await stream.read_rest()).ending is Ending.COMPLETE
-    for _ in range(20):
-        assert (await line.answer()).text() == "alpha beta gamma"
+    for _ in range(protocol.MAX_PIPELINE - 1):
+        assert (await line.answer()).header("connection") != "close"
+    assert (await line.answer()).header("connection") == "close"
+    assert await line.closed() == b""
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param(request() * 20, id="many"),
+        pytest.param(request("/api/show", b"y" * 300_000), id="large"),
+    ],
+)
+async def test_whatever_waits_in_the_pipeline_a_caller_is_seen_to_leave(
+    stage: Scene, behind: bytes
+) -> None:
+    stage.upstream.queue(scripts.held())
+    line = await stage.connect()
+    line.send(request(stream=True))
+    stream = await line.head()
+    await stream.next_chunk()
+    line.send(behind)
+    await until(lambda: stage.connections[0]._deaf)
+    line.writer.close()
+    await until(lambda: not stage.tasks)
 
 
 async def test_pipelined_requests_are_answered_in_order_hot_or_cold(stage: Scene) -> None:

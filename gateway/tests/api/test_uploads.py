@@ -86,6 +86,15 @@ async def test_who_asks_first_is_told_to_go_on() -> None:
         assert (await line.answer()).status == 200
 
 
+async def test_a_field_given_twice_is_refused() -> None:
+    async with studio(**WHISPER) as scene:
+        twice = form(model="secret", file=WAV)[: -len(b"--B--\r\n")] + form(model="whisper")
+        line = await scene.connect()
+        line.writer.write(head(len(twice)) + twice)
+        answer = await line.answer()
+        assert (answer.status, (answer.error() or {})["param"]) == (400, "model")
+
+
 # -- refused before it is sent
 
 
