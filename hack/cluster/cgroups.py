@@ -15,7 +15,6 @@ from hack.cluster.settings import NAME
 
 MOUNT = Path("/sys/fs/cgroup")
 SLICE = f"cluster-{NAME}"
-SYSTEM = f"{SLICE}/system"
 NEEDED = ("cpu", "cpuset", "memory", "pids")
 
 
@@ -70,17 +69,22 @@ def make(name: str) -> None:
                     (path / key).write_text((path.parent / key).read_text())
 
 
+def system(name: str) -> str:
+    """The group of a daemon."""
+    return f"{SLICE}/system/{name}"
+
+
 def make_daemon(name: str) -> Path:
     """Make the group of a daemon, and return the file that takes its process."""
-    path = tracking() / SYSTEM / name
+    path = tracking() / system(name)
     path.mkdir(parents=True, exist_ok=True)
     return path / "cgroup.procs"
 
 
-def processes(name: str = SLICE) -> list[int]:
-    """Every process of a group and the groups below it."""
+def processes(name: str = "") -> list[int]:
+    """Every process of a group, by default the whole cluster's, and the groups below it."""
     found: list[int] = []
-    for file in (tracking() / name).rglob("cgroup.procs"):
+    for file in (tracking() / (name or SLICE)).rglob("cgroup.procs"):
         with contextlib.suppress(OSError):
             found += [int(line) for line in file.read_text().split()]
     return found
@@ -88,10 +92,10 @@ def processes(name: str = SLICE) -> list[int]:
 
 def daemon(name: str) -> list[int]:
     """Processes of a daemon and what it has started in its own group."""
-    return processes(f"{SYSTEM}/{name}")
+    return processes(system(name))
 
 
-def kill(name: str = SLICE, seconds: float = 20) -> list[int]:
+def kill(name: str = "", seconds: float = 20) -> list[int]:
     """Kill every process of a group, also those that appear meanwhile; return those that stay."""
     deadline = time.monotonic() + seconds
     while left := processes(name):
@@ -104,16 +108,17 @@ def kill(name: str = SLICE, seconds: float = 20) -> list[int]:
     return []
 
 
-def groups(name: str = SLICE) -> list[Path]:
+def groups(name: str = "") -> list[Path]:
     """Every directory of a group, the deepest first."""
     found = []
     for root in [*hierarchies(), MOUNT / "unified"]:
-        if (root / name).is_dir():
-            found += [root / name, *(path for path in (root / name).rglob("*") if path.is_dir())]
+        top = root / (name or SLICE)
+        if top.is_dir():
+            found += [top, *(path for path in top.rglob("*") if path.is_dir())]
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 
-def remove(name: str = SLICE, seconds: float = 10) -> None:
+def remove(name: str = "", seconds: float = 10) -> None:
     """Remove a group without processes; what the kernel still holds is left."""
     deadline = time.monotonic() + seconds
     while left := groups(name):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BEFORE = STATE / "before.json"
+SYSCTL = Path("/proc/sys")
 # Kernel settings that kubelet and Cilium change for the whole machine.
 SETTINGS = (
     "vm/overcommit_memory",
@@ -33,7 +34,7 @@ def settings() -> dict[str, str]:
     """Kernel settings as they are now."""
     found = {}
     for name in SETTINGS:
-        path = Path("/proc/sys") / name
+        path = SYSCTL / name
         if path.exists():
             found[name] = path.read_text().strip()
     return found
@@ -61,7 +62,7 @@ def restore_settings() -> None:
     """Set kernel settings back to what they were."""
     old = noted().get("settings", {})
     for name, value in old.items():
-        path = Path("/proc/sys") / name
+        path = SYSCTL / name
         if path.exists() and path.read_text().strip() != value:
             path.write_text(value)
 

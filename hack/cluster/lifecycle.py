@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +24,10 @@ from hack.cluster import (
     release,
 )
 from hack.cluster.progress import Step, say
-from hack.cluster.settings import KUBECONFIG, LOGS, NAME, NAMESPACE, RUN, ClusterError
+from hack.cluster.settings import KUBECONFIG, LOGS, NAME, NAMESPACE, RUN, STATE, ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 NODES = tuple(places.NODE_PLACES.values())
 HELP = f"""
@@ -63,8 +65,7 @@ def prepare_images(references: Sequence[str]) -> None:
 
 def bring_up(references: Sequence[str]) -> None:
     """Start the cluster from nothing."""
-    if cgroups.processes():
-        bring_down()
+    bring_down()  # what an earlier start may have left
     leftovers.remember()
     RUN.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(LOGS, ignore_errors=True)
@@ -105,6 +106,20 @@ def build() -> list[str]:
     return images.build(images.PARTS, list(images.PROJECT))
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the cluster for the length of a block, so that no two commands change it at once."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting: another command is at work on the cluster {NAME}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@alone()
 def up() -> None:
     """Bring the cluster up with the chart in it; what is there already is kept."""
     references = build()
@@ -117,7 +132,7 @@ def up() -> None:
         bring_up(references)
     with Step("DNS, metrics, volumes"):
         addons.wait_for_basics()
-    with Step("helm install, until every pod is ready"):
+    with Step("helm install, until every pod is ready", release.waits_for):
         release.install()
     with Step("Prometheus and Alertmanager"):
         addons.wait_for_monitoring()
@@ -125,6 +140,7 @@ def up() -> None:
     sys.stdout.write(HELP)
 
 
+@alone()
 def add(name: str) -> None:
     """Add Argo CD or Traefik to a cluster that is up."""
     if not is_up():
@@ -153,6 +169,7 @@ def bring_down() -> None:
     shutil.rmtree(RUN, ignore_errors=True)
 
 
+@alone()
 def down() -> None:
     """Take the cluster down, and say what is left of it."""
     with Step(f"taking the cluster {NAME} down"):
@@ -176,6 +193,7 @@ def status() -> None:
     sys.stdout.write(daemons.kubectl("get", "pods", "-A", "-o", "wide"))
 
 
+@alone()
 def load(references: Sequence[str]) -> None:
     """Load images that buildah has into both nodes."""
     for name in references:

@@ -135,7 +135,7 @@ def stop(name: str, seconds: float = 15, how: signal.Signals = signal.SIGTERM) -
             os.kill(pid, how)
     with contextlib.suppress(ClusterError):
         eventually(f"{name} has ended", lambda: not cgroups.daemon(name), seconds)
-    cgroups.kill(f"{cgroups.SYSTEM}/{name}")
+    cgroups.kill(cgroups.system(name))
 
 
 def log_of(name: str) -> str:

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from hack.cluster.daemons import CONTROL, kubectl, tool
 from hack.cluster.images import PART, PROJECT, project_tag
-from hack.cluster.settings import HERE, KUBECONFIG, NAMESPACE, RELEASE, ROOT, RUN
-from hack.cluster.shell import run
+from hack.cluster.settings import (
+    HERE,
+    KUBECONFIG,
+    NAMESPACE,
+    RELEASE,
+    ROOT,
+    RUN,
+    ClusterError,
+)
+from hack.cluster.shell import last_lines, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +77,29 @@ def make_namespace() -> None:
     kubectl("apply", "--server-side", "-f", "-", text=json.dumps(manifest))
 
 
+def waits_for() -> str:
+    """Pods of the release that are not ready yet, in a few words."""
+    try:
+        listed = kubectl("-n", NAMESPACE, "get", "pods", "--no-headers", timeout=10)
+    except ClusterError:
+        return ""
+    names = []
+    for line in listed.splitlines():
+        name, ready, status, *_ = line.split()
+        have, _, want = ready.partition("/")
+        if have != want and status != "Completed":
+            names.append(f"{name} ({status})")
+    return f"waiting for {', '.join(names)}" if names else ""
+
+
+def evidence() -> str:
+    """Pods and what the cluster warns of, for an error."""
+    pods = kubectl("-n", NAMESPACE, "get", "pods", "-o", "wide")
+    warned = ["--field-selector", "type=Warning", "--sort-by", ".lastTimestamp"]
+    events = kubectl("-n", NAMESPACE, "get", "events", *warned)
+    return f"{pods}\n{last_lines(events)}"
+
+
 def install(*more: Path, timeout: str = "10m") -> None:
     """Install or upgrade the release, and wait until its pods are ready.
 
@@ -78,7 +109,10 @@ def install(*more: Path, timeout: str = "10m") -> None:
     """
     make_namespace()
     flags = [word for file in (*value_files(), *more) for word in ("--values", str(file))]
-    helm(
-        *("upgrade", "--install", RELEASE, "charts/synapse", "--namespace", NAMESPACE),
-        *(*flags, "--wait", "--timeout", timeout),
-    )
+    try:
+        helm(
+            *("upgrade", "--install", RELEASE, "charts/synapse", "--namespace", NAMESPACE),
+            *(*flags, "--wait", "--timeout", timeout),
+        )
+    except ClusterError as error:
+        raise ClusterError(f"{error}\n{evidence()}") from error

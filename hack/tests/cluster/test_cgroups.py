@@ -24,7 +24,6 @@ pytestmark = pytest.mark.skipif(
 def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = f"cluster-test-{os.getpid()}"
     monkeypatch.setattr(cgroups, "SLICE", name)
-    monkeypatch.setattr(cgroups, "SYSTEM", f"{name}/system")
     yield name
     cgroups.kill(name)
     cgroups.remove(name)
