@@ -17,6 +17,7 @@ from hack.cluster.settings import (
     DNS_ADDRESS,
     FOREIGN_NAMESPACE,
     HERE,
+    OUTSIDE_ADDRESS,
     ClusterError,
     pins,
 )
@@ -35,6 +36,7 @@ def manifest(name: str) -> str:
         "clients": CLIENTS_NAMESPACE,
         "foreign": FOREIGN_NAMESPACE,
         "dns_address": DNS_ADDRESS,
+        "outside_address": OUTSIDE_ADDRESS,
         "prometheus_version": pins()["PROMETHEUS_VERSION"],
         "alertmanager_version": pins()["ALERTMANAGER_VERSION"],
     }

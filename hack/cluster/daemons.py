@@ -331,7 +331,7 @@ def start_cilium(node: Place) -> None:
             f"--ipv4-native-routing-cidr={ADDRESS_SPACE}",
             "--enable-ipv4-masquerade=false",
             "--kube-proxy-replacement=false",
-            "--enable-l7-proxy=false",
+            "--enable-l7-proxy=true",
             "--enable-hubble=false",
             "--enable-health-checking=false",
             "--enable-endpoint-health-checking=false",

@@ -7,6 +7,7 @@ from hack.cluster.proofs.conftest import Namespace, http, web
 from hack.cluster.settings import NODES, OUTSIDE_ADDRESS, ClusterError
 from hack.cluster.shell import eventually
 
+OUTSIDE = "outside.default.svc.cluster.local"
 CALLERS = ("clients@node1", "clients@node2", "foreign@node1", "foreign@node2")
 
 
@@ -66,6 +67,30 @@ def test_a_pod_reaches_the_host_outside_until_a_policy_keeps_it(namespace: Names
     eventually("the policy drops it", dropped, 20)
     namespace.kubectl("delete", "networkpolicy", "deny")
     eventually("it is let through again", lambda: not dropped(), 20)
+
+
+def test_a_policy_admits_a_host_by_its_name(namespace: Namespace) -> None:
+    namespace.apply(*web("caller", "node2"))
+    dns = {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s:k8s-app": "kube-dns"}
+    ask = {"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}
+    egress = [
+        {"toEndpoints": [{"matchLabels": dns}], "toPorts": [ask]},
+        {"toFQDNs": [{"matchName": OUTSIDE}], "toPorts": [{"ports": [{"port": "80"}]}]},
+    ]
+    kind = {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy"}
+    spec = {"endpointSelector": {}, "egress": egress}
+    namespace.apply({**kind, "metadata": {"name": "by-name"}, "spec": spec})
+    namespace.wait("condition=Ready", "pod", "--all")
+
+    def body(url: str) -> str:
+        try:
+            return namespace.execute("caller", "curl", "-sS", "-m", "3", url)
+        except ClusterError as error:
+            return str(error)
+
+    eventually("the host is reached", lambda: '"outside"' in body(f"http://{OUTSIDE}"), 20)
+    assert "timed out" in body(f"http://{OUTSIDE}:8080")
+    assert "timed out" in body("http://prometheus.monitoring:9090")
 
 
 @pytest.mark.parametrize("where", ["node1", "node2", "clients", "outside"])
