@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 from string import Template
@@ -53,6 +54,11 @@ def make_namespace(name: str) -> None:
     apply(f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")
 
 
+def wait_for_definitions() -> None:
+    """Return when objects of every kind that has been defined may be made."""
+    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+
 def apply_basics() -> None:
     """DNS, metrics, volumes, and namespaces for clients and strangers."""
     for name in ("coredns", "metrics-server", "local-path", "namespaces"):
@@ -64,7 +70,7 @@ def apply_monitoring() -> None:
     make_namespace("monitoring")
     definitions = tool("crds") / "prometheus-operator.yaml"
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(definitions), timeout=120)
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    wait_for_definitions()
     apply(manifest("monitoring"))
 
 
@@ -80,11 +86,13 @@ def apply_argo_cd() -> None:
     values = {"argocd_name": name, "argocd_tag": tag, "secret_key": key}
     with tempfile.TemporaryDirectory() as folder:
         core = BY_NAME["argocd"].folder / "manifests/core-install.yaml"
-        (Path(folder) / "core-install.yaml").write_text(core.read_text(encoding="utf-8"))
-        for path in (MANIFESTS / "argocd").glob("*.yaml"):
-            text = Template(path.read_text(encoding="utf-8")).substitute(values)
-            (Path(folder) / path.name).write_text(text, encoding="utf-8")
+        shutil.copy(core, folder)
+        text = (MANIFESTS / "argocd-kustomization.yaml").read_text(encoding="utf-8")
+        kustomization = Path(folder) / "kustomization.yaml"
+        kustomization.write_text(Template(text).substitute(values), encoding="utf-8")
         apply(run([tool("kubectl"), "kustomize", folder]))
+    wait_for_definitions()
+    apply(manifest("git"))
 
 
 def wait_for_argo_cd() -> None:

@@ -71,26 +71,30 @@ def processes_of(pod: PodName) -> list[int]:
 def group_of(pid: int) -> list[int]:
     """Processes that share a process's control group."""
     tracking = cgroups.tracking()
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if cgroups.unified() or tracking.name in controllers.split(","):
-            procs = tracking / path.lstrip("/") / "cgroup.procs"
-            return [int(word) for word in procs.read_text().split()]
-    return [pid]
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if cgroups.unified() or tracking.name in controllers.split(","):
+                procs = tracking / path.lstrip("/") / "cgroup.procs"
+                return [int(word) for word in procs.read_text().split()]
+    return []
+
+
+def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
+    """Send a signal to processes, of which some may be gone."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def freeze(pod: PodName) -> None:
     """Stop a pod's processes where they are: connections are accepted and nothing answers."""
-    for pid in processes_of(pod):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
+    signal_all(processes_of(pod), signal.SIGSTOP)
 
 
 def thaw(pod: PodName) -> None:
     """Let a frozen pod go on."""
-    for pid in processes_of(pod):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+    signal_all(processes_of(pod), signal.SIGCONT)
 
 
 def in_pod(pod: PodName, *command: str) -> str:
@@ -100,7 +104,11 @@ def in_pod(pod: PodName, *command: str) -> str:
 
 def clean(pod: PodName) -> None:
     """Take back `drop`, `lose` and `slow`."""
-    sandbox = pods.sandbox(pod)
+    clean_network(pods.sandbox(pod))
+
+
+def clean_network(sandbox: pods.Container) -> None:
+    """Take back what was done to the network of a pod, if it is still there."""
     for hook in ("INPUT", "OUTPUT"):
         while succeeds(sandbox.inside("iptables", "-w", "-D", hook, "-j", CHAIN)):
             pass
@@ -160,6 +168,7 @@ def heal() -> None:
         mend(node)
     start_api()
     for container in pods.running(NAMESPACE):
-        if not container.name:
-            clean(container.pod)
-            thaw(container.pod)
+        if container.name:
+            signal_all(group_of(container.pid), signal.SIGCONT)
+        else:
+            clean_network(container)

@@ -7,6 +7,7 @@ again, and a changed one is a new image to every Deployment that names it.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -241,7 +242,27 @@ def build(parts: Sequence[Part], project: Sequence[str]) -> list[str]:
             with Step(f"image {reference}"):
                 build_project(name)
         references.append(reference)
+    forget_old()
     return references
+
+
+def all_references() -> list[str]:
+    """Names of every image as this working tree makes them."""
+    return [
+        *(part.reference for part in PART.values()),
+        *(project_reference(name) for name in PROJECT),
+    ]
+
+
+def forget_old() -> None:
+    """Remove from buildah what earlier calls have built and this working tree no longer names."""
+    note = STATE / "built.json"
+    known = set(json.loads(note.read_text(encoding="utf-8"))) if note.exists() else set()
+    current = set(all_references())
+    for reference in sorted(known - current):
+        succeeds(["buildah", "rmi", reference])
+    STATE.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(sorted(current)), encoding="utf-8")
 
 
 def ctr(node: Place, *arguments: str) -> str:

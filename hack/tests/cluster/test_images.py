@@ -15,7 +15,8 @@ from hack.cluster.shell import run
 if TYPE_CHECKING:
     from pathlib import Path
 
-MANIFESTS = sorted(path.stem for path in addons.MANIFESTS.glob("*.yaml"))
+KUSTOMIZATION = "argocd-kustomization"
+MANIFESTS = sorted({path.stem for path in addons.MANIFESTS.glob("*.yaml")} - {KUSTOMIZATION})
 
 
 def loaded() -> set[str]:
