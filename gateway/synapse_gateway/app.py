@@ -270,6 +270,7 @@ class Runtime:
                 for route in table.models.values()
                 for state in route.states
             ],
+            self.gateway.state.ring.names,
         )
 
 

@@ -115,6 +115,7 @@ def _act(url: str, port: int, file: Path) -> str:
         _chat(url, model, KEYS["scene"], stream=False)
     for _ in range(2):
         _chat(url, "chat", KEYS["limited"], stream=False)
+    programs.request(f"{url}/v1/models", key=KEYS["scene"])
     with _stream_under_way(port, "chat", KEYS["scene"]) as caller:
         caller.recv(1024)
 

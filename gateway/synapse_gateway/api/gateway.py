@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import re
-import time
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse_gateway.api import speech
+from synapse_gateway.api.access import UNKNOWN_ROUTE
 from synapse_gateway.api.audio import AUDIO_ROUTES, prepare_audio
 from synapse_gateway.api.errors import render
 from synapse_gateway.api.ollama import OLLAMA_ROUTES, prepare_ollama
 from synapse_gateway.api.prepare import Resolver, prepare_json, prepare_multipart
+from synapse_gateway.api.records import new_record
 from synapse_gateway.api.routes import OPENAI_ROUTES
 from synapse_gateway.api.speech import SPEECH_ROUTES, prepare_speech
 from synapse_gateway.api.uploads import receive
 from synapse_gateway.errors import RequestError, TooLarge, Unavailable
 from synapse_gateway.proxy.exchange import Exchange
-from synapse_gateway.telemetry.record import RequestRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from synapse_gateway.api.call import Call
     from synapse_gateway.auth.keys import Caller, KeyRing
     from synapse_gateway.auth.limits import Limiter
@@ -36,12 +36,9 @@ if TYPE_CHECKING:
     from synapse_gateway.routing.retry_budget import RetryBudget
     from synapse_gateway.routing.table import Candidate, RouteTable
     from synapse_gateway.telemetry.hub import Telemetry
+    from synapse_gateway.telemetry.record import RequestRecord
 
 _log = logging.getLogger(__name__)
-_GOOD_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
-_GOOD_TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
 _MAX_TOKENS = 100_000_000
 """Tokens of one request that a backend is believed; limits are charged with what it says."""
 
@@ -173,6 +170,32 @@ class Gateway:
         elif not call.response_complete:
             call.break_off()
 
+    async def admit_reader(self, headers: Mapping[bytes, bytes], record: RequestRecord) -> Caller:
+        """Return who asks for something that no model has to work for; count his request.
+
+        Raises:
+            RequestError: He may not, or not now.
+        """
+        ring = self.state.ring
+        caller = ring.authenticate(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        record.caller = caller.name
+        await self._count(caller.reading)
+        return caller
+
+    async def _count(self, caller: Caller) -> None:
+        if self.limiter.shared:
+            await self.limiter.admit_shared(caller)
+        else:
+            self.limiter.admit(caller)
+
+    def refuse_bad_http(self, client: tuple[str, int] | None, error: RequestError) -> None:
+        """Account for what is not even a request."""
+        record = new_record("", UNKNOWN_ROUTE, {}, client)
+        record.ended = record.started
+        record.status = error.status
+        record.error = error.code or error.kind
+        self.telemetry.other(record)
+
     def refuse_early(self, call: Call, error: RequestError) -> None:
         """Answer a call whose body is not even read."""
         record = self._record(call)
@@ -185,10 +208,7 @@ class Gateway:
         caller = call.caller
         assert caller is not None  # noqa: S101 - refused otherwise
         record.caller = caller.name
-        if self.limiter.shared:
-            await self.limiter.admit_shared(caller)
-        else:
-            self.limiter.admit(caller)
+        await self._count(caller)
         return caller
 
     async def _exchange(
@@ -250,24 +270,9 @@ class Gateway:
             spool.close()
 
     def _record(self, call: Call) -> RequestRecord:
-        headers = call.headers
-        given = headers.get(b"x-request-id")
-        if given is not None and _GOOD_ID.fullmatch(given):
-            identity = given.decode("ascii")
-        else:
-            identity = f"{random.getrandbits(96):024x}"
-        trace = headers.get(b"traceparent", b"")
-        client = call.protocol.client
-        return RequestRecord(
-            id=identity,
-            method="POST",
-            route=call.path,
-            started=monotonic(),
-            started_unix=time.time(),
-            client=client[0] if client else "",
-            bytes_in=call.received,
-            traceparent=trace.decode("ascii") if _GOOD_TRACE.fullmatch(trace) else "",
-        )
+        record = new_record("POST", call.path, call.headers, call.protocol.client)
+        record.bytes_in = call.received
+        return record
 
     @staticmethod
     def _answer_whole(call: Call, record: RequestRecord, body: bytes) -> None:

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from synapse_gateway import __version__, errors
-from synapse_gateway.api.access import CallerOf
+from synapse_gateway.api.access import Account, CallerOf
 from synapse_gateway.api.audio import AUDIO_ROUTES
 from synapse_gateway.api.catalog import model_object, visible_models
 from synapse_gateway.api.errors import render
@@ -47,6 +47,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.gateway = gateway
+    app.add_middleware(Account, gateway=gateway)
     _add_error_handlers(app)
     _add_health(app, gateway)
     _add_catalog(app, gateway)
@@ -58,6 +59,7 @@ def make_app(gateway: Gateway) -> FastAPI:
 
 def _add_error_handlers(app: FastAPI) -> None:
     def answer(request: Request, error: errors.RequestError) -> Response:
+        request.state.record.error = error.code or error.kind
         status, headers, body = render(error, request.url.path)
         return Response(
             body, status, {name.decode(): value.decode("latin-1") for name, value in headers}
@@ -180,7 +182,7 @@ def _add_hot_paths(app: FastAPI) -> None:
         raise errors.RouteNotFound(f"There is no {request.scope['raw_path'].decode('latin-1')}.")
 
     for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES, *AUDIO_ROUTES, *SPEECH_ROUTES):
-        app.add_route(path, elsewhere, methods=["POST"], include_in_schema=False)
+        app.add_api_route(path, elsewhere, methods=["POST"], include_in_schema=False)
 
 
 def _add_description(app: FastAPI) -> None:

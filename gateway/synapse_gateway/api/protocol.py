@@ -334,6 +334,7 @@ class SynapseProtocol(HttpToolsProtocol):
     def _send_error(self, error: RequestError) -> None:
         """Answer what is not, or not yet, a request."""
         self._deaf = True
+        self.gateway.refuse_bad_http(self.client, error)
         status, headers, body = self.gateway.render(error, "/")
         parts = self.head_parts(status)
         for name, value in headers:

@@ -80,6 +80,16 @@ class Caller(msgspec.Struct, frozen=True, eq=False):
             prefixes=tuple(m[:-1] for m in models or () if m[-1:] == "*"),
         )
 
+    @property
+    def reading(self) -> Caller:
+        """The same caller where no model has to work for him: only his requests are counted."""
+        return msgspec.structs.replace(
+            self,
+            tokens_per_minute=None,
+            concurrency=None,
+            limited=self.requests_per_minute is not None,
+        )
+
     def allows(self, model: str) -> bool:
         """Say whether it may see and call a model of the table, by the table's own name."""
         exact = self.exact

@@ -111,7 +111,7 @@ class LocalLimiter:
         if caller.limited:
             usage = self._usage.get(caller.name)
             # None, or none in flight: the limits came, or the key went, while it was in flight.
-            if usage is not None and usage.in_flight > 0:
+            if caller.concurrency is not None and usage is not None and usage.in_flight > 0:
                 usage.in_flight -= 1
 
     def retain(self, names: Container[str]) -> None:
@@ -162,7 +162,8 @@ class LocalLimiter:
 
     @staticmethod
     def _count(usage: _Usage, caller: Caller) -> None:
-        usage.in_flight += 1
+        if caller.concurrency is not None:
+            usage.in_flight += 1
         if caller.requests_per_minute is not None:
             usage.requests.add(1)
 

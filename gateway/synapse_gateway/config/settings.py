@@ -272,7 +272,7 @@ class KeyLimits(_Section, frozen=True):
     models: tuple[Name, ...] | None = None
     """Models it may see and call; a trailing `*` matches a prefix."""
     requests_per_minute: Positive | None = None
-    """Requests that it may begin in a minute."""
+    """Requests that it may begin in a minute, lists of models among them."""
     tokens_per_minute: Positive | None = None
     """Tokens of prompts and answers together in a minute."""
     concurrency: Positive | None = None

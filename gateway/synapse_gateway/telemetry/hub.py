@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from synapse_gateway.config.settings import Settings
     from synapse_gateway.telemetry.logs import AccessLog
@@ -64,16 +64,26 @@ class Telemetry:
             *([tracer.finished] if tracer else []),
             *([access.finished] if access else []),
         ]
+        self._receivers_of_others = [
+            metrics.other_finished,
+            *([access.finished] if access else []),
+        ]
         self._failed: set[str] = set()
 
-    def configured(self, settings: Settings, targets: Iterable[tuple[str, str]]) -> None:
+    def configured(
+        self,
+        settings: Settings,
+        targets: Iterable[tuple[str, str]],
+        keys: Container[str] = (),
+    ) -> None:
         """Take note of a new route table.
 
         Args:
             settings: The configuration that it was made from.
             targets: Backend and model of each target, the model by its name in the table.
+            keys: Names of all keys.
         """
-        self.metrics.configured(settings.backends, targets)
+        self.metrics.configured(settings.backends, targets, keys)
         if self._tracer is not None:
             self._tracer.configured(settings)
 
@@ -83,6 +93,14 @@ class Telemetry:
         if len(self._records) == 1:
             self._call_soon(self.account)
 
+    def other(self, record: RequestRecord) -> None:
+        """Account for a request that asked nothing of a model: it says nothing of how they serve.
+
+        It is counted apart and not traced.
+        """
+        for receive in self._receivers_of_others:
+            self._give(receive, record)
+
     def account(self) -> None:
         """Account for what has ended; never raises.
 
@@ -91,10 +109,13 @@ class Telemetry:
         records, self._records = self._records, []
         for receive in self._receivers:
             for record in records:
-                try:
-                    receive(record)
-                except Exception:  # noqa: BLE001 - the answer has been given; say so, and go on
-                    self._say_once(receive)
+                self._give(receive, record)
+
+    def _give(self, receive: Callable[[RequestRecord], None], record: RequestRecord) -> None:
+        try:
+            receive(record)
+        except Exception:  # noqa: BLE001 - the answer has been given; say so, and go on
+            self._say_once(receive)
 
     def outgoing_traceparent(self, record: RequestRecord, attempt: AttemptRecord) -> bytes:
         """Return the W3C `traceparent` to send with an attempt; empty where there is none.

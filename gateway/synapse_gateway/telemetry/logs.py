@@ -80,6 +80,8 @@ class AccessLine(msgspec.Struct, omit_defaults=True):
     auto_rule: str = ""
     trace_id: str = ""
     attempts: list[AttemptLine] = []
+    path: str = ""
+    """Where there is no such route."""
 
 
 class Timestamps:
@@ -162,6 +164,7 @@ class AccessLog:
             record.auto_rule,
             f"{record.trace_id:032x}" if record.trace_id else "",
             [_attempt_line(attempt) for attempt in attempts],
+            self._clean(record.path) if record.path else "",
         )
 
     def _clean(self, asked: str) -> str:

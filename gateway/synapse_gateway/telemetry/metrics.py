@@ -26,7 +26,7 @@ from synapse_gateway.telemetry.live import UNKNOWN
 from synapse_gateway.telemetry.series import Cell, Counters, HistogramCell, Histograms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from prometheus_client.core import Metric
 
@@ -110,6 +110,11 @@ class Metrics:
             "Requests by status; 499 where the caller left before an answer began.",
             ("route", "model", "backend", "code"),
         )
+        self._others = Counters(
+            "synapse_other_requests",
+            "Requests that ask nothing of a model: lists, descriptions, unknown paths (`other`).",
+            ("route", "code"),
+        )
         self._duration = Histograms(
             "synapse_request_duration_seconds",
             "From the last byte of the request to the last of the answer.",
@@ -183,12 +188,18 @@ class Metrics:
         """Set where the state of the moment is looked up."""
         self._live = live
 
-    def configured(self, backends: Iterable[str], targets: Iterable[tuple[str, str]]) -> None:
+    def configured(
+        self,
+        backends: Iterable[str],
+        targets: Iterable[tuple[str, str]],
+        keys: Container[str] = (),
+    ) -> None:
         """Take note of a new route table, and forget what it has no more.
 
         Args:
             backends: Names of all backends.
             targets: Backend and model, the model by its name in the table.
+            keys: Names of all keys.
         """
         pairs = list(targets)
         self._backends = frozenset((*backends, NONE))
@@ -197,7 +208,9 @@ class Metrics:
         for series in self._all_series():
             series.keep(
                 lambda labels: (
-                    labels.get("model", UNKNOWN) in kept and labels.get("backend", NONE) in known
+                    labels.get("model", UNKNOWN) in kept
+                    and labels.get("backend", NONE) in known
+                    and ("key" not in labels or labels["key"] in keys)
                 )
             )
         self._by_request.clear()
@@ -249,6 +262,10 @@ class Metrics:
             self._cut.at(backend, model, self._reason(record.cut)).value += 1
         if record.disconnected:
             self._disconnects.at(record.route).value += 1
+
+    def other_finished(self, record: RequestRecord) -> None:
+        """Count a request that asked nothing of a model."""
+        self._others.at(record.route, str(record.code)).value += 1
 
     def rate_limited(self, key: str, limit: str) -> None:
         """Count a request over a limit of its key."""
@@ -310,6 +327,7 @@ class Metrics:
     def _all_series(self) -> tuple[Counters | Histograms, ...]:
         return (
             self._requests,
+            self._others,
             self._duration,
             self._first_token,
             self._per_token,

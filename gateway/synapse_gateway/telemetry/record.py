@@ -76,6 +76,8 @@ class RequestRecord(msgspec.Struct):
     """Whether the caller went away before the end."""
     auto_rule: str = ""
     """Rule of automatic choice that named the model."""
+    path: str = ""
+    """What was asked for where there is no such route; for the log."""
     traceparent: str = ""
     """W3C trace context that the caller sent."""
     trace_id: int = 0

@@ -26,7 +26,7 @@ from synapse_gateway.testing import FaultyUpstream, scripts
 from synapse_gateway.testing.wire import TIMEOUT, Answer, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from synapse_gateway.api.protocol import SynapseProtocol
@@ -140,17 +140,26 @@ def settings_for(url: str, **limits: Any) -> Settings:
 
 
 @asynccontextmanager
-async def scene(**limits: Any) -> AsyncIterator[Scene]:
+async def staged(
+    settings: Callable[[str], Settings], environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Scene]:
+    """Run a gateway with the settings for a backend at this URL."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(FaultyUpstream())
         upstream.probes["/v1/models"] = scripts.models("m")
-        running = await stack.enter_async_context(app.running(settings_for(upstream.url, **limits)))
-        made = Scene(running, upstream)
+        serving = app.running(settings(upstream.url), environ=environ)
+        made = Scene(await stack.enter_async_context(serving), upstream)
         try:
             yield made
         finally:
             for line in made.lines:
                 line.writer.transport.abort()
+
+
+@asynccontextmanager
+async def scene(**limits: Any) -> AsyncIterator[Scene]:
+    async with staged(lambda url: settings_for(url, **limits)) as made:
+        yield made
 
 
 def certificate(directory: Path, name: str) -> Path:

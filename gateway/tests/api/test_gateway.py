@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from synapse_gateway import app
 from synapse_gateway.config.settings import AuthMode, Key
-from synapse_gateway.testing import FaultyUpstream, scripts, wire
+from synapse_gateway.testing import scripts, wire
 from synapse_gateway.testing.scripts import Send
-from tests.api.support import CHAT, Scene, settings_for
+from tests.api.support import CHAT, settings_for, staged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from synapse_gateway.config.settings import Settings
     from synapse_gateway.testing.scripts import Request, Script, Step
     from synapse_gateway.testing.wire import Answer
+    from tests.api.support import Scene
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 KEY = {"authorization": "Bearer sk-k"}
@@ -27,13 +28,13 @@ KEY = {"authorization": "Bearer sk-k"}
 @asynccontextmanager
 async def keyed(**limits: Any) -> AsyncIterator[Scene]:
     """Run a gateway with one key that has limits."""
-    async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(FaultyUpstream())
-        settings = msgspec.structs.replace(
-            settings_for(upstream.url), auth=AuthMode.KEYS, keys={"k": Key(env="K", **limits)}
-        )
-        running = await stack.enter_async_context(app.running(settings, environ={"K": "sk-k"}))
-        yield Scene(running, upstream)
+    keys = {"k": Key(env="K", **limits)}
+
+    def settings(url: str) -> Settings:
+        return msgspec.structs.replace(settings_for(url), auth=AuthMode.KEYS, keys=keys)
+
+    async with staged(settings, {"K": "sk-k"}) as stage:
+        yield stage
 
 
 async def ask(stage: Scene) -> Answer:

@@ -62,7 +62,9 @@ def test_descriptions_speak_of_yaml_and_not_of_python() -> None:
 
 def test_inherited_fields_are_described_too() -> None:
     key = schema.json_schema()["$defs"]["Key"]["properties"]
-    assert key["requests_per_minute"]["description"] == "Requests that it may begin in a minute."
+    assert key["requests_per_minute"]["description"] == (
+        "Requests that it may begin in a minute, lists of models among them."
+    )
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,11 @@ def test_what_a_reload_removes_goes_and_what_it_keeps_stays(records: Any) -> Non
     metrics.request_finished(old)
     metrics.request_finished(records.request())
     assert any("qwen" in str(key) for key in scrape(metrics))
-    metrics.configured(["vllm"], [("vllm", "llama3.1")])
+    for key in ("app", "leaver"):
+        metrics.rate_limited(key, "concurrency")
+    metrics.configured(["vllm"], [("vllm", "llama3.1")], {"app"})
+    assert value(metrics, "synapse_rate_limited_total", key="app", limit="concurrency") == 1
+    assert not any("leaver" in str(key) for key in scrape(metrics))
     kept = {"route": CHAT, "model": "llama3.1", "backend": "vllm", "code": "200"}
     assert value(metrics, "synapse_requests_total", **kept) == 1
     assert not any("qwen" in str(key) or "ollama" in str(key) for key in scrape(metrics))
