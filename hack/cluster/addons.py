@@ -11,7 +11,7 @@ from string import Template
 
 from hack.cluster.daemons import kubectl, tool
 from hack.cluster.images import PART
-from hack.cluster.places import NODE_PLACES
+from hack.cluster.places import NODE_PLACES, log_of
 from hack.cluster.programs import BY_NAME
 from hack.cluster.settings import (
     CLIENTS_NAMESPACE,
@@ -57,6 +57,18 @@ def make_namespace(name: str) -> None:
 def wait_for_definitions() -> None:
     """Return when objects of every kind that has been defined may be made."""
     kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+
+def wait_for_cilium_definitions() -> None:
+    """Return when Cilium's operator has defined its policies."""
+    name = "crd/ciliumnetworkpolicies.cilium.io"
+    eventually(
+        "Cilium's policies are defined",
+        lambda: bool(kubectl("get", name, "--ignore-not-found", "-o", "name")),
+        60,
+        lambda: log_of("cilium-operator"),
+    )
+    wait_for_definitions()
 
 
 def apply_basics() -> None:

@@ -87,7 +87,10 @@ def bring_up(references: Sequence[str]) -> None:
         for node in NODES:
             daemons.start_node(node)
             daemons.start_cilium(node)
+        # The agents compile for a while; meanwhile the API server is given what the nodes will run.
         addons.apply_monitoring()
+        addons.wait_for_cilium_definitions()
+        release.install(wait=False)
         for node in NODES:
             daemons.join_network(node)
         daemons.wait_for_nodes()
@@ -128,12 +131,14 @@ def up() -> None:
         images.load(references)
         addons.apply_basics()
         addons.apply_monitoring()
+        with Step("helm upgrade", release.waits_for):
+            release.install()
     else:
         bring_up(references)
     with Step("DNS, metrics, volumes"):
         addons.wait_for_basics()
-    with Step("helm install, until every pod is ready", release.waits_for):
-        release.install()
+    with Step("the release's pods", release.waits_for):
+        release.wait_until_ready()
     with Step("Prometheus and Alertmanager"):
         addons.wait_for_monitoring()
     leftovers.note()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 VALUES = ROOT / "values" / "embedded.yaml"
 OVERLAY = HERE / "values.yaml"
+READY_SECONDS = 600
 # Where the chart takes each image's tag from.
 TAG_PATHS = {
     "gateway.image": "gateway",
@@ -100,19 +101,28 @@ def evidence() -> str:
     return f"{pods}\n{last_lines(events)}"
 
 
-def install(*more: Path, timeout: str = "10m") -> None:
-    """Install or upgrade the release, and wait until its pods are ready.
+def install(*more: Path, wait: bool = True) -> None:
+    """Install or upgrade the release.
 
     Args:
         more: Values files laid over those of the release.
-        timeout: How long Helm may wait.
+        wait: Return when its pods are ready.
     """
     make_namespace()
     flags = [word for file in (*value_files(), *more) for word in ("--values", str(file))]
+    flags += ["--wait", "--timeout", f"{READY_SECONDS}s"] if wait else []
+    chart = ROOT / "charts" / "synapse"
     try:
-        helm(
-            *("upgrade", "--install", RELEASE, "charts/synapse", "--namespace", NAMESPACE),
-            *(*flags, "--wait", "--timeout", timeout),
-        )
+        helm("upgrade", "--install", RELEASE, str(chart), "--namespace", NAMESPACE, *flags)
+    except ClusterError as error:
+        raise ClusterError(f"{error}\n{evidence()}") from error
+
+
+def wait_until_ready() -> None:
+    """Return when every Deployment is available and every Job has ended well."""
+    flags = ["--all", f"--timeout={READY_SECONDS}s"]
+    try:
+        for what, condition in (("job", "Complete"), ("deployment", "Available")):
+            kubectl("-n", NAMESPACE, "wait", f"--for=condition={condition}", what, *flags)
     except ClusterError as error:
         raise ClusterError(f"{error}\n{evidence()}") from error
