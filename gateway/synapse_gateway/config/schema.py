@@ -28,7 +28,8 @@ def json_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     documentation = field_docs()
     for name, definition in definitions.items():
-        definition["description"] = _as_yaml(definition["description"])
+        # Python 3.13 strips the indentation of a docstring, earlier versions keep it.
+        definition["description"] = _as_yaml(" ".join(definition["description"].split()))
         for field, schema_of_field in definition.get("properties", {}).items():
             description = documentation[name][field]
             definition["properties"][field] = {"description": description, **schema_of_field}
