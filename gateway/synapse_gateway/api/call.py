@@ -24,6 +24,11 @@ LINGER = 2.0
 lost to a reset."""
 
 
+def header_lines(headers: Headers) -> bytes:
+    """Return headers as they stand in a message, each with its CRLF."""
+    return b"\r\n".join([*map(b": ".join, headers), b""])
+
+
 def _nothing() -> None:
     pass
 
@@ -236,9 +241,7 @@ class Call:
             return
         self._started = True
         self.status = status
-        parts = self.protocol.head_parts(status)
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
+        parts = [self.protocol.head(status), header_lines(headers)]
         if length is not None:
             self._chunked = False
             parts.append(b"content-length: %d\r\n" % length)
@@ -296,15 +299,16 @@ class Call:
             self._leave_rest()
         self._started = True
         self.status = status
-        parts = self.protocol.head_parts(status)
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"content-length: %d\r\n" % len(body))
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"\r\n")
-        parts.append(body)
-        self.protocol.write(b"".join(parts))
+        self.protocol.write(
+            b"%b%bcontent-length: %d\r\n%b\r\n%b"
+            % (
+                self.protocol.head(status),
+                header_lines(headers),
+                len(body),
+                b"" if self.keep_alive else b"connection: close\r\n",
+                body,
+            )
+        )
         self._end()
 
     def on_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from synapse_gateway.api import bodies
+from synapse_gateway.api.call import header_lines
 from synapse_gateway.api.multipart import encode, new_boundary
 from synapse_gateway.config.settings import Policy
 from synapse_gateway.errors import (
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 PREFIX_CHARS = 2048
 """Characters of a prompt's beginning that prefix affinity looks at."""
 SESSION_HEADER = b"x-synapse-session"
+
+_OF_MESSAGES = (bodies.Chat, bodies.Messages)
+_CHATS = (*_OF_MESSAGES, bodies.Responses)
 
 _FORWARDED = (
     b"accept",
@@ -181,7 +185,7 @@ def prepare_json(
         body = bodies.with_fields(body, {})
     if isinstance(parsed, bodies.Completion):
         bodies.refuse_several_of_nothing(parsed)
-    chats = isinstance(parsed, bodies.Chat | bodies.Messages | bodies.Responses)
+    chats = isinstance(parsed, _CHATS)
     model = resolver.resolve(
         parsed.model,
         route.path,
@@ -297,12 +301,8 @@ def rewrite_answers(form: Form, name: str) -> None:
 
 def forwarded(headers: dict[bytes, bytes], content_type: bytes) -> bytes:
     """Return the header lines that a backend gets of the caller's."""
-    lines = [b"content-type: %b\r\n" % content_type]
-    for name in _FORWARDED:
-        value = headers.get(name)
-        if value is not None:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(lines)
+    kept = [(name, headers[name]) for name in _FORWARDED if name in headers]
+    return header_lines([(b"content-type", content_type), *kept])
 
 
 def route_header(record: RequestRecord) -> tuple[tuple[bytes, bytes], ...]:
@@ -332,7 +332,7 @@ def _affinity(
 def _prompt_start(parsed: bodies.Body) -> bytes:
     if isinstance(parsed, bodies.Completion):
         return str(parsed.prompt)[:PREFIX_CHARS].encode()
-    if isinstance(parsed, bodies.Chat | bodies.Messages):
+    if isinstance(parsed, _OF_MESSAGES):
         start = b""
         for message in parsed.messages or ():
             start += message.role.encode() + b":"
@@ -368,7 +368,7 @@ def _facts(parsed: bodies.Body, caller: Caller) -> auto.Facts:
     last_user = ""
     images = False
     tools = bool(getattr(parsed, "tools", None))
-    if isinstance(parsed, bodies.Chat | bodies.Messages):
+    if isinstance(parsed, _OF_MESSAGES):
         for message in parsed.messages or ():
             text, has_image = bodies.text_of(message.content)
             chars += len(text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from synapse_gateway.api.call import LINGER, Call
+from synapse_gateway.api.call import LINGER, Call, header_lines
 from synapse_gateway.errors import InvalidRequest, RequestError, RequestTimeout
 
 if TYPE_CHECKING:
@@ -98,12 +98,9 @@ class SynapseProtocol(HttpToolsProtocol):
         self._begun = 0.0
         """When the head of the request that is being received began."""
 
-    def head_parts(self, status: int) -> list[bytes]:
+    def head(self, status: int) -> bytes:
         """Return the start of a response: status line and the server's own headers."""
-        parts = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        return parts
+        return STATUS_LINE[status] + header_lines(self.server_state.default_headers)
 
     def write(self, data: bytes) -> None:
         """Send bytes of a response."""
@@ -336,12 +333,9 @@ class SynapseProtocol(HttpToolsProtocol):
         self._deaf = True
         self.gateway.refuse_bad_http(self.client, error)
         status, headers, body = self.gateway.render(error, "/")
-        parts = self.head_parts(status)
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts += (b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body)
+        end = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.write(self.head(status) + header_lines(headers) + end + body)
         self.outbox.flush()
-        self.transport.write(b"".join(parts))
         self.transport.write_eof()
         self.loop.call_later(LINGER, self.transport.close)
 

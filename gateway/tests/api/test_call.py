@@ -49,8 +49,8 @@ class Protocol:
     def close(self) -> None:
         self.transport.close()
 
-    def head_parts(self, status: int) -> list[bytes]:
-        return [b"HTTP/1.1 %d X\r\n" % status]
+    def head(self, status: int) -> bytes:
+        return b"HTTP/1.1 %d X\r\n" % status
 
     def on_response_complete(self) -> None:
         self.completed += 1

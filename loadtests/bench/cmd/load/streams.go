@@ -42,8 +42,9 @@ func (s *streams) run(c *client) (any, error) {
 	tails := c.tails(fmt.Sprintf(`,"stream":true,"max_tokens":%d`, c.chunks))
 	spacing := int64(c.intervalUs) * 1000
 	begin := poll.Now()
-	// Streams begin spread over one interval (at least half a second, or they would begin in one burst).
-	ramp := max(spacing, nanoseconds(0.5))
+	// Streams begin spread over the length of one, as those of callers who know nothing of each other
+	// do: begun together, all would end and begin anew together ever after.
+	ramp := spacing * int64(c.chunks)
 	s.start = begin + ramp + nanoseconds(c.warmup)
 	s.end = s.start + nanoseconds(c.seconds)
 	next := 0
