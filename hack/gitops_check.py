@@ -155,6 +155,12 @@ class Tree:
         automated = spec.get("syncPolicy", {}).get("automated")
         if not automated or not (automated.get("prune") and automated.get("selfHeal")):
             yield "syncPolicy.automated: must prune and heal by itself"
+        revisions: dict[str, set[str]] = {}
+        for source in sources_of(spec):
+            revisions.setdefault(source["repoURL"], set()).add(str(source.get("targetRevision")))
+        for url, found in revisions.items():
+            if len(found) > 1:
+                yield f"Argo CD takes one revision of a repository, not {sorted(found)} of {url}"
         for source in sources_of(spec):
             url, revision = source["repoURL"], str(source.get("targetRevision", ""))
             if not any(fnmatch.fnmatch(url, one) for one in project["sourceRepos"]):

@@ -106,8 +106,18 @@ WRONG: list[Any] = [
     ),
     pytest.param(
         lambda top: edit(top / SYNAPSE, "values/forge.yaml", "values/forg.yaml"),
-        "there is no values file $values/values/forg.yaml",
+        "there is no values file ../../values/forg.yaml",
         id="no-such-values",
+    ),
+    pytest.param(
+        lambda top: edit(
+            top / FORGE / "infrastructure.yaml",
+            "    - repoURL: https://git.example.org/ai/synapse.git\n",
+            "    - {repoURL: 'https://git.example.org/ai/synapse.git', ref: other, "
+            "targetRevision: v0.1.0}\n    - repoURL: https://git.example.org/ai/synapse.git\n",
+        ),
+        "Argo CD takes one revision of a repository, not ['main', 'v0.1.0']",
+        id="two-revisions",
     ),
     pytest.param(
         lambda top: edit(top / "values" / "forge.yaml", "timeSlices: 5", "timeSlices: 0"),
