@@ -223,7 +223,12 @@ class Gateway:
         exchange = Exchange(
             request, answer, state.table, state.upstreams, self.waiting, self.budget
         )
-        await exchange.run()
+        try:
+            await exchange.run()
+        except RequestError as error:
+            if request.otherwise is None or error.status < 500:
+                raise
+            self._answer_whole(answer, request.record, request.otherwise)
         return exchange.served
 
     async def _speak(self, call: Call, caller: Caller, record: RequestRecord) -> None:
@@ -275,13 +280,13 @@ class Gateway:
         return record
 
     @staticmethod
-    def _answer_whole(call: Call, record: RequestRecord, body: bytes) -> None:
+    def _answer_whole(answer: Answering, record: RequestRecord, body: bytes) -> None:
         record.bytes_out = len(body)
         headers = [
             (b"content-type", b"application/json"),
             (b"x-request-id", record.id.encode()),
         ]
-        call.whole(200, headers, body)
+        answer.whole(200, headers, body)
 
     def _answer(self, call: Call, record: RequestRecord, error: RequestError) -> None:
         """Answer with an error; nothing was sent before."""

@@ -11,8 +11,8 @@ from synapse_gateway.api import bodies
 from synapse_gateway.api.access import CallerOf
 from synapse_gateway.api.catalog import visible_models
 from synapse_gateway.api.prepare import forwarded, route_header, session_affinity
-from synapse_gateway.backends.base import Capability
-from synapse_gateway.errors import InvalidRequest, ModelNotFound, RequestError
+from synapse_gateway.backends.base import Capability, DiscoveredModel, ModelFile
+from synapse_gateway.errors import InvalidRequest, ModelNotFound, RequestError, TooLarge
 from synapse_gateway.ollama_api import catalog, requests, responses
 from synapse_gateway.ollama_api.errors import (
     OllamaRequestError,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from synapse_gateway.auth.keys import Caller
     from synapse_gateway.ollama_api.requests import Translated
     from synapse_gateway.proxy.dialects import Dialect
-    from synapse_gateway.routing.table import ModelRoute, RouteTable
+    from synapse_gateway.routing.table import Candidate, ModelRoute, RouteTable
     from synapse_gateway.telemetry.record import RequestRecord
 
 OLLAMA_ROUTES = {
@@ -72,6 +72,7 @@ def prepare_ollama(
         RequestError: The caller's mistake.
     """
     only_ollama: requests.OnlyOllamaCan | None = None
+    otherwise: bytes | None = None
     try:
         translated = requests.to_openai(call.path, call.body)
     except requests.OnlyOllamaCan as error:
@@ -92,6 +93,11 @@ def prepare_ollama(
             if only_ollama is not None:
                 raise _as_request_error(only_ollama)
             return responses.immediate_reply(translated, time)
+        if translated.immediate and not all(map(_at_ollama, _candidates(route, capability))):
+            # the others have the model loaded at all times
+            otherwise = responses.immediate_reply(translated, time)
+        # nobody else can be asked this
+        capability = Capability.OLLAMA
         form = native
     else:
         form = _translated_form(translated)
@@ -110,6 +116,7 @@ def prepare_ollama(
         affinity=affinity,
         session=affinity is not None,
         extra_headers=route_header(record),
+        otherwise=otherwise,
     )
 
 
@@ -120,8 +127,15 @@ def _as_request_error(error: OllamaRequestError) -> RequestError:
 
 
 def _is_first_at_ollama(route: ModelRoute, capability: Capability) -> bool:
-    orders = route.plan(capability).orders
-    return all(_speaks_ollama(candidate.state.backend.adapter) for candidate in orders[0])
+    return all(map(_at_ollama, route.plan(capability).orders[0]))
+
+
+def _candidates(route: ModelRoute, capability: Capability) -> list[Candidate]:
+    return [candidate for order in route.plan(capability).orders for candidate in order]
+
+
+def _at_ollama(candidate: Candidate) -> bool:
+    return _speaks_ollama(candidate.state.backend.adapter)
 
 
 def _speaks_ollama(adapter: Any) -> bool:
@@ -166,6 +180,11 @@ def _translated_form(translated: Translated) -> Form:
 def add_ollama(app: FastAPI, gateway: Gateway) -> None:
     """Add the routes of Ollama's API that are not hot."""
 
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        # what Ollama's command line asks before anything else, and others to find it
+        return Response("Ollama is running", media_type="text/plain")
+
     @app.get("/api/tags", tags=["ollama"], summary="List the models, as Ollama does.")
     async def tags(caller: CallerOf) -> Response:
         return _json(catalog.tags(_models(gateway.state.table, caller)))
@@ -185,12 +204,11 @@ def add_ollama(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra={"requestBody": _SHOW_BODY},
     )
     async def show(request: Request, caller: CallerOf) -> Response:
-        limit = gateway.state.table.settings.limits.max_body_bytes
+        table = gateway.state.table
+        limit = table.settings.limits.max_body_bytes
         body = bodies.parse(bodies.Show, await _small_body(request, limit))
         name = body.model or body.name or ""
-        route = next(
-            (r for n in catalog.same_names(name) if (r := gateway.state.table.model(n))), None
-        )
+        route = next((r for n in catalog.same_names(name) if (r := table.model(n))), None)
         if route is None or not caller.allows(route.name):
             raise ModelNotFound(unknown_model("/api/show", name).sentence, param="model")
         return _json(await _shown(gateway, route))
@@ -216,7 +234,7 @@ async def _small_body(request: Request, limit: int) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > min(limit, 65536):
-            raise InvalidRequest("The body is larger than 65536 bytes.")
+            raise TooLarge("The body is larger than 65536 bytes.")
         parts.append(part)
     return b"".join(parts)
 
@@ -246,20 +264,26 @@ def _models(table: RouteTable, caller: Caller) -> list[catalog.CatalogModel]:
 
 
 def _catalog_model(route: ModelRoute) -> catalog.CatalogModel:
-    for state in route.states:
-        known = state.backend.known(state.model)
-        if known is not None:
-            break
-    else:
-        known = None
+    known = [found for state in route.states if (found := state.backend.known(state.model))]
+    # whoever tells of a file knows more: Ollama, in front of others
+    known.sort(key=lambda model: model.file is None)
+    model = known[0] if known else DiscoveredModel(id="", state="cold")
+    file = model.file or ModelFile()
     embeds = not route.plan(Capability.CHAT).orders
-    size = (known.size if known is not None else None) or 0
     return catalog.CatalogModel(
         name=route.name,
-        size=size,
-        size_loaded=size,
-        size_vram=(known.size_vram if known is not None else None) or 0,
-        context_length=(known.context if known is not None else None) or 0,
+        size=file.size or model.size or 0,
+        size_loaded=model.size or 0,
+        size_vram=model.size_vram or 0,
+        digest=file.digest or None,
+        format=file.format,
+        family=file.family,
+        families=file.families,
+        parameter_size=file.parameter_size,
+        quantization_level=file.quantization_level,
+        context_length=model.context or 0,
         capabilities=("embedding",) if embeds else ("completion",),
-        loaded=known is not None and known.state == "hot",
+        modified_at=file.modified_at or None,
+        loaded=model.state == "hot",
+        expires_at=model.expires_at or None,
     )

@@ -11,6 +11,7 @@ from msgspec import Raw
 from synapse_gateway.api import bodies
 from synapse_gateway.api.call import header_lines
 from synapse_gateway.api.multipart import encode, new_boundary
+from synapse_gateway.backends.base import Capability
 from synapse_gateway.config.settings import Policy
 from synapse_gateway.errors import (
     Forbidden,
@@ -19,6 +20,7 @@ from synapse_gateway.errors import (
     NotSupported,
     UnsupportedMedia,
 )
+from synapse_gateway.ollama_api.catalog import same_names
 from synapse_gateway.proxy.events import EventCutter
 from synapse_gateway.proxy.readers import StreamReader
 from synapse_gateway.proxy.request import Form, ProxyRequest
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from synapse_gateway.api.multipart import Form as Multipart
     from synapse_gateway.api.routes import HotRoute
     from synapse_gateway.auth.keys import Caller
-    from synapse_gateway.backends.base import Capability
     from synapse_gateway.proxy.body import Joined
     from synapse_gateway.proxy.dialects import Dialect
     from synapse_gateway.routing.table import ModelRoute, RouteTable
@@ -80,7 +81,8 @@ class Resolver:
             name: As the caller wrote it; none, empty or `auto` for automatic choice.
             path: Path that serves models of no table.
             capability: What is asked.
-            facts: What automatic choice looks at; None takes the first model that can do it.
+            facts: What automatic choice looks at; None takes the first model that can do it,
+                one that does not chat if there is one.
 
         Raises:
             ModelNotFound: There is no such model for this caller.
@@ -126,10 +128,7 @@ class Resolver:
 
     def find(self, name: str) -> ModelRoute | None:
         """Look a name up; Ollama's default tag may be there or not."""
-        route = self._table.model(name)
-        if route is None and name.endswith(":latest"):
-            return self._table.model(name.removesuffix(":latest"))
-        return route
+        return next((r for same in same_names(name) if (r := self._table.model(same))), None)
 
     def _refuse_all(self, capability: Capability) -> None:
         if not self._table.offers(capability):
@@ -148,7 +147,11 @@ class Resolver:
                 and self._caller.allows(route.name)
             )
 
-        first = next(filter(usable, self._table.models.values()), None)
+        able = list(filter(usable, self._table.models.values()))
+        if facts is None:
+            # what chats may be able to do this as well, but was not put there for it
+            able.sort(key=lambda route: bool(route.plan(Capability.CHAT).orders))
+        first = able[0] if able else None
         if facts is None or first is None:
             return first or self._table.path(path)
         choice = auto.choose_model(

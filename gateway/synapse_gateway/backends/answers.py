@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -26,8 +27,6 @@ EXTRA_TIMEOUT = 1.5
 """Seconds that a probe waits for what it can do without."""
 MAX_TEXT = 200
 """Characters of a backend's own words that are kept."""
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Unreachable(Exception):
@@ -114,6 +113,15 @@ def text(value: Any) -> str:
     return value[:MAX_TEXT] if isinstance(value, str) else ""
 
 
+def time(value: Any) -> str:
+    """Return a JSON string that is a time in RFC 3339, else an empty one."""
+    try:
+        datetime.fromisoformat(text(value))
+    except ValueError:
+        return ""
+    return text(value)
+
+
 def openai_models(body: bytes, context: str = "") -> tuple[DiscoveredModel, ...]:
     """Read an OpenAI list of models.
 
@@ -125,16 +133,10 @@ def openai_models(body: bytes, context: str = "") -> tuple[DiscoveredModel, ...]
         DiscoveredModel(
             id=item["id"],
             context=number(item.get(context)) if context else None,
-            raw=_encode(item),
         )
         for item in items(mapping(parse(body)).get("data"))
         if isinstance(item.get("id"), str) and item["id"]
     )
-
-
-def as_json(item: dict[str, Any]) -> bytes:
-    """Encode a backend's own object again."""
-    return _encode(item)
 
 
 class BackendError(NamedTuple):

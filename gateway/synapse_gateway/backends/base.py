@@ -78,6 +78,26 @@ class Http(Protocol):
         ...
 
 
+class ModelFile(msgspec.Struct, frozen=True):
+    """What a backend tells of a model's file; what it does not tell keeps its default."""
+
+    size: int = 0
+    """Bytes on disk."""
+    digest: str = ""
+    """SHA-256, in hex."""
+    modified_at: str = ""
+    """RFC 3339."""
+    format: str = ""
+    """Such as `gguf`."""
+    family: str = ""
+    """Architecture, such as `llama`."""
+    families: tuple[str, ...] = ()
+    parameter_size: str = ""
+    """In people's words, such as `134.52M`."""
+    quantization_level: str = ""
+    """Such as `Q4_1`."""
+
+
 class DiscoveredModel(msgspec.Struct, frozen=True):
     """A model that a backend says it has."""
 
@@ -92,8 +112,9 @@ class DiscoveredModel(msgspec.Struct, frozen=True):
     """Bytes of them on the GPU."""
     capabilities: frozenset[Capability] = frozenset()
     """Empty: what the backend can."""
-    raw: bytes = b""
-    """The backend's own object, as JSON."""
+    expires_at: str = ""
+    """When it will be unloaded, RFC 3339; empty for never, or not told."""
+    file: ModelFile | None = None
 
 
 class Probe(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from synapse_gateway.backends import answers
-from synapse_gateway.backends.base import Capability, DiscoveredModel, Probe, Refusal
+from synapse_gateway.backends.base import Capability, DiscoveredModel, ModelFile, Probe, Refusal
 from synapse_gateway.backends.exposition import read_gauges
 from synapse_gateway.backends.openai_compatible import PASSED_THROUGH, TEXT, OpenAICompatible
 
@@ -128,5 +128,17 @@ def _model(item: dict[str, Any]) -> DiscoveredModel:
         state=_ROUTER_STATES.get(status, "hot") if isinstance(status, str) else "hot",
         context=answers.number(meta.get("n_ctx")),
         size=answers.number(meta.get("size")),
-        raw=answers.as_json(item),
+        file=ModelFile(
+            size=answers.number(meta.get("size")) or 0,
+            format="gguf",
+            parameter_size=_in_words(answers.number(meta.get("n_params"))),
+        ),
     )
+
+
+def _in_words(parameters: int | None) -> str:
+    """Write a number of parameters as Ollama does (format.HumanNumber), such as `134.52M`."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if parameters and parameters >= size:
+            return f"{parameters / size:.2f}".rstrip("0").rstrip(".") + unit
+    return ""

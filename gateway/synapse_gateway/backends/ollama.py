@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from synapse_gateway.backends import answers
-from synapse_gateway.backends.base import Capability, DiscoveredModel, Probe, Refusal
+from synapse_gateway.backends.base import Capability, DiscoveredModel, ModelFile, Probe, Refusal
 from synapse_gateway.backends.openai_compatible import TEXT, OpenAICompatible
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Ollama(OpenAICompatible):
     capabilities = TEXT | {Capability.OLLAMA, Capability.RESPONSES, Capability.MESSAGES}
     health_path = "/api/version"
     context_phrases = ("exceeds the context length", "exceeds maximum context length")
-    invalid_phrases = ("invalid format:", "must be of type")
+    invalid_phrases = ("invalid format:", "must be of type", "no input provided")
     busy_phrases = ("server busy", "maximum pending requests exceeded")
 
     async def models(
@@ -69,11 +69,27 @@ def _named(reply: Reply | None) -> list[dict[str, Any]]:
 
 def _model(item: dict[str, Any], loaded: dict[str, Any] | None) -> DiscoveredModel:
     if loaded is None:
-        return DiscoveredModel(id=item["name"], state="cold", raw=answers.as_json(item))
+        return DiscoveredModel(id=item["name"], state="cold", file=_file(item))
     return DiscoveredModel(
         id=item["name"],
         context=answers.number(loaded.get("context_length")),
         size=answers.number(loaded.get("size")),
         size_vram=answers.number(loaded.get("size_vram")),
-        raw=answers.as_json(item),
+        expires_at=answers.time(loaded.get("expires_at")),
+        file=_file(item),
+    )
+
+
+def _file(item: dict[str, Any]) -> ModelFile:
+    details = answers.mapping(item.get("details"))
+    families = details.get("families")
+    return ModelFile(
+        size=answers.number(item.get("size")) or 0,
+        digest=answers.text(item.get("digest")),
+        modified_at=answers.time(item.get("modified_at")),
+        format=answers.text(details.get("format")),
+        family=answers.text(details.get("family")),
+        families=tuple(map(answers.text, families)) if isinstance(families, list) else (),
+        parameter_size=answers.text(details.get("parameter_size")),
+        quantization_level=answers.text(details.get("quantization_level")),
     )

@@ -57,5 +57,4 @@ def _model(item: dict[str, Any], running: set[Any]) -> DiscoveredModel:
         id=item["id"],
         state="hot" if item["id"] in running else "cold",
         capabilities=_TASKS.get(task, frozenset()) if isinstance(task, str) else frozenset(),
-        raw=answers.as_json(item),
     )

@@ -17,7 +17,8 @@ API_VERSION = "0.17.4"
 """The Ollama whose API this package follows; some clients refuse to talk to older ones."""
 
 _encode = msgspec.json.encode
-_NEVER_NS = 2**63 - 1  # the last time that 64-bit nanoseconds hold, in the year 2262
+_NEVER = timestamp(2**63 - 1)  # the last time that 64-bit nanoseconds hold, in the year 2262
+_ZERO_TIME = "0001-01-01T00:00:00Z"
 
 
 class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,14 +32,15 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
         digest: Hexadecimal SHA-256; where None, that of the name, so that it stays the same.
         format: File format such as "gguf".
         family: Architecture such as "llama".
+        families: All of them, where there are several; empty for just `family`.
         parameter_size: In people's words, such as "134.52M".
         quantization_level: Such as "Q4_1".
         context_length: Tokens.
         embedding_length: Length of a vector.
         capabilities: Of completion, tools, insert, vision, embedding, thinking.
-        modified_ns: Nanoseconds since the epoch.
+        modified_at: RFC 3339; Go's zero time, which clients show as never, where None.
         loaded: Whether it is in memory.
-        expires_ns: When it will be unloaded, nanoseconds since the epoch; None for never.
+        expires_at: When it will be unloaded, RFC 3339; None for never.
         template: Its chat template.
     """
 
@@ -49,14 +51,15 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     digest: str | None = None
     format: str = ""
     family: str = ""
+    families: tuple[str, ...] = ()
     parameter_size: str = ""
     quantization_level: str = ""
     context_length: int = 0
     embedding_length: int = 0
     capabilities: tuple[str, ...] = ("completion",)
-    modified_ns: int = 0
+    modified_at: str | None = None
     loaded: bool = True
-    expires_ns: int | None = None
+    expires_at: str | None = None
     template: str = ""
 
 
@@ -73,14 +76,14 @@ def same_names(name: str) -> tuple[str, ...]:
 
 def tags(models: list[CatalogModel]) -> bytes:
     """Return the answer of `/api/tags`: the models, most recently changed first."""
-    ordered = sorted(models, key=lambda model: -model.modified_ns)
+    ordered = sorted(models, key=lambda model: model.modified_at or "", reverse=True)
     return _encode({"models": [_listed(model) for model in ordered]})
 
 
 def ps(models: list[CatalogModel]) -> bytes:
     """Return the answer of `/api/ps`: the models that are loaded, the longest-lived first."""
     loaded = [model for model in models if model.loaded]
-    loaded.sort(key=lambda model: -_expires(model))
+    loaded.sort(key=_expires, reverse=True)
     return _encode({"models": [_running(model) for model in loaded]})
 
 
@@ -102,7 +105,7 @@ def show(model: CatalogModel) -> bytes:
         "details": _details(model),
         "model_info": info,
         "capabilities": model.capabilities,
-        "modified_at": timestamp(model.modified_ns),
+        "modified_at": model.modified_at or _ZERO_TIME,
     }
     return _encode(answer)
 
@@ -116,7 +119,7 @@ def _listed(model: CatalogModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "model": model.name,
-        "modified_at": timestamp(model.modified_ns),
+        "modified_at": model.modified_at or _ZERO_TIME,
         "size": model.size,
         "digest": _digest(model),
         "details": _details(model),
@@ -130,7 +133,7 @@ def _running(model: CatalogModel) -> dict[str, Any]:
         "size": model.size_loaded or model.size,
         "digest": _digest(model),
         "details": _details(model),
-        "expires_at": timestamp(_expires(model)),
+        "expires_at": _expires(model),
         "size_vram": model.size_vram,
         "context_length": model.context_length,
     }
@@ -141,7 +144,7 @@ def _details(model: CatalogModel) -> dict[str, Any]:
         "parent_model": "",
         "format": model.format,
         "family": model.family,
-        "families": [model.family] if model.family else None,
+        "families": model.families or ([model.family] if model.family else None),
         "parameter_size": model.parameter_size,
         "quantization_level": model.quantization_level,
     }
@@ -151,5 +154,5 @@ def _digest(model: CatalogModel) -> str:
     return model.digest or hashlib.sha256(model.name.encode()).hexdigest()
 
 
-def _expires(model: CatalogModel) -> int:
-    return _NEVER_NS if model.expires_ns is None else model.expires_ns
+def _expires(model: CatalogModel) -> str:
+    return model.expires_at or _NEVER

@@ -103,6 +103,8 @@ def _message(message: Message, field: str, ids: _CallIds) -> dict[str, Any]:
 
 def _tool_call(call: ToolCall, field: str, ids: _CallIds) -> dict[str, Any]:
     arguments = bytes(call.function.arguments).strip()
+    if arguments == b"null":  # a nil map of Go
+        arguments = b"{}"
     if not arguments.startswith(b"{"):
         field = f"{field}.function.arguments"
         raise OllamaRequestError(field, f"{field} must be an object")

@@ -7,11 +7,10 @@ The order and the omission of empty fields are those of api/types.go in Ollama 0
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from synapse_gateway.ollama_api.errors import UntranslatableReply
 from synapse_gateway.ollama_api.openai_replies import Function as OpenAIFunction
 from synapse_gateway.ollama_api.openai_replies import ToolCall
 
@@ -111,25 +110,34 @@ def line(  # noqa: PLR0913 - the fields of one answer
     return msgspec.json.encode(out)
 
 
-def calls_from_openai(calls: list[ToolCall]) -> list[Call]:
-    """Return whole tool calls.
+class Calls(NamedTuple):
+    """What became of a message's tool calls."""
 
-    Raises:
-        UntranslatableReply: The arguments of a call are not a JSON object.
-    """
-    return [_call(at, call) for at, call in enumerate(calls)]
+    whole: list[Call]
+    text: str
+    """Those whose arguments are no JSON object, as where the length cut the model short: text, as
+    Ollama's own parser leaves them."""
 
 
-def _call(at: int, call: ToolCall) -> Call:
-    name = (call.function.name if call.function else None) or ""
-    text = (call.function.arguments if call.function else None) or "{}"
-    try:
-        arguments = msgspec.json.decode(text, type=dict[str, Any])
-    except (ValueError, RecursionError):
-        raise UntranslatableReply(
-            "the model wrote a tool call with arguments that are not a JSON object"
-        ) from None
-    return Call(id=call.id or "", function=Function(index=at, name=name, arguments=arguments))
+def calls_from_openai(calls: list[ToolCall]) -> Calls:
+    """Return the tool calls of a message."""
+    whole: list[Call] = []
+    text = ""
+    for call in calls:
+        function = call.function or OpenAIFunction()
+        name, written = function.name or "", function.arguments or "{}"
+        try:
+            arguments = msgspec.json.decode(written, type=dict[str, Any])
+        except (ValueError, RecursionError):
+            text += f'{{"name": {_quoted(name)}, "arguments": {written}'
+            continue
+        made = Function(index=len(whole), name=name, arguments=arguments)
+        whole.append(Call(id=call.id or "", function=made))
+    return Calls(whole, text)
+
+
+def _quoted(name: str) -> str:
+    return msgspec.json.encode(name).decode()
 
 
 def logprobs_from_openai(logprobs: dict[str, Any] | None) -> list[Any]:

@@ -50,8 +50,6 @@ class Translated(msgspec.Struct, frozen=True):
         reply: The kind of answer.
         immediate: "load" or "unload" when the request only moves the model:
             `responses.immediate_reply` is the whole answer.
-        keep_alive: Seconds for which the model shall stay loaded, `math.inf` for ever; None where
-            not said.
         dimensions: Length to which embeddings are cut; 0 for their own.
     """
 
@@ -61,7 +59,6 @@ class Translated(msgspec.Struct, frozen=True):
     stream: bool
     reply: Reply
     immediate: Literal["", "load", "unload"] = ""
-    keep_alive: float | None = None
     dimensions: int = 0
 
 
@@ -173,7 +170,7 @@ def _chat(body: bytes) -> Translated:
     out.messages = to_openai_messages(request.messages)
     out.tools = request.tools or None
     _ask_for_chat(out, request)
-    return _translated(CHAT_COMPLETIONS, out, Reply.CHAT, keep_alive)
+    return _translated(CHAT_COMPLETIONS, out, Reply.CHAT)
 
 
 def _generate(body: bytes) -> Translated:
@@ -186,16 +183,16 @@ def _generate(body: bytes) -> Translated:
     if not request.prompt:
         return _immediate(request.model, keep_alive, Reply.GENERATE)
     out = _body(request, request.model)
-    known = Translated("", b"", out.model, out.stream, Reply.GENERATE, "", keep_alive)
+    known = Translated("", b"", out.model, out.stream, Reply.GENERATE)
     _refuse_what_only_ollama_can(request, known)
     if request.raw:
-        return _translated(COMPLETIONS, _raw(out, request), Reply.GENERATE, keep_alive)
+        return _translated(COMPLETIONS, _raw(out, request), Reply.GENERATE)
     content = content_with_images(request.prompt, request.images, "images")
     out.messages = [{"role": "user", "content": content}]
     if request.system:
         out.messages.insert(0, {"role": "system", "content": request.system})
     _ask_for_chat(out, request)
-    return _translated(CHAT_COMPLETIONS, out, Reply.GENERATE, keep_alive)
+    return _translated(CHAT_COMPLETIONS, out, Reply.GENERATE)
 
 
 def _embed(body: bytes) -> Translated:
@@ -210,7 +207,7 @@ def _embed(body: bytes) -> Translated:
     cut = -1 if request.truncate else None
     out = _EmbeddingsBody(request.model, request.input, "float", cut)
     return Translated(
-        EMBEDDINGS, _encode(out), out.model, False, Reply.EMBED, "", keep_alive, dimensions
+        EMBEDDINGS, _encode(out), out.model, False, Reply.EMBED, dimensions=dimensions
     )
 
 
@@ -222,7 +219,7 @@ def _embeddings(body: bytes) -> Translated:
     if not request.prompt:
         return _immediate(request.model, keep_alive, Reply.EMBEDDINGS)
     out = _EmbeddingsBody(request.model, request.prompt, "float")
-    return Translated(EMBEDDINGS, _encode(out), out.model, False, Reply.EMBEDDINGS, "", keep_alive)
+    return Translated(EMBEDDINGS, _encode(out), out.model, False, Reply.EMBEDDINGS)
 
 
 _TRANSLATIONS = {
@@ -285,14 +282,14 @@ def _ask_for_chat(out: _OpenAIBody, request: _Generating) -> None:
         out.top_logprobs = request.top_logprobs or None
 
 
-def _translated(path: str, out: _OpenAIBody, reply: Reply, keep_alive: float | None) -> Translated:
-    return Translated(path, _encode(out), out.model, out.stream, reply, "", keep_alive)
+def _translated(path: str, out: _OpenAIBody, reply: Reply) -> Translated:
+    return Translated(path, _encode(out), out.model, out.stream, reply)
 
 
 def _immediate(model: str, keep_alive: float | None, reply: Reply) -> Translated:
     """Only chat and generate unload; the other two just load (server/routes.go)."""
     unloads = keep_alive == 0 and reply in {Reply.CHAT, Reply.GENERATE}
-    return Translated("", b"", model, False, reply, "unload" if unloads else "load", keep_alive)
+    return Translated("", b"", model, False, reply, "unload" if unloads else "load")
 
 
 def _format(request: _Generating) -> dict[str, Any] | None:

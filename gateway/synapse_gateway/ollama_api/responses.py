@@ -87,13 +87,14 @@ def from_openai(request: Translated, body: bytes, *, started_ns: int, clock: Clo
         raise UntranslatableReply("the model's answer holds no choice")
     choice = completion.choices[0]
     message = choice.message or openai.Message(content=choice.text)
+    calls = calls_from_openai(message.tool_calls or [])
     return line(
         model=request.model,
         created_at=timestamp(clock.time_ns()),
         chat=request.reply is Reply.CHAT,
-        text=message.content or "",
+        text=(message.content or "") + calls.text,
         thinking=message.reasoning_content or message.reasoning or "",
-        calls=calls_from_openai(message.tool_calls or []),
+        calls=calls.whole,
         done_reason=_done_reason(choice.finish_reason),
         logprobs=logprobs_from_openai(choice.logprobs),
         metrics=_metrics(completion.usage, completion.timings, total, 0),
@@ -229,8 +230,9 @@ class StreamTranslator:
             self._calls.add(piece)
         lines = self._content(delta, choice)
         if choice.finish_reason is not None:
-            if calls := calls_from_openai(self._calls.take()):
-                lines += self._line(calls=calls)
+            calls = calls_from_openai(self._calls.take())
+            if calls.whole or calls.text:
+                lines += self._line(text=calls.text, calls=calls.whole)
             self._finish_reason = choice.finish_reason
         return lines
 

@@ -153,7 +153,10 @@ class Attempt:
             if name == b"content-type":
                 kind = value.partition(b";")[0].strip().lower()
             elif name == b"content-encoding" and value.lower() != b"identity":
+                # it was asked not to: whoever takes it as it is may know what to do with it
                 self._phase = _Phase.OPAQUE
+                if self.form.refused is not None:
+                    self._settle(Outcome.MALFORMED)
                 return
         if self.form.media and not kind.startswith(self.form.media):
             self._settle(Outcome.MALFORMED)

@@ -74,6 +74,8 @@ class ProxyRequest(msgspec.Struct, weakref=False):
     """How a backend is asked, where not all are asked as `form` says."""
     extra_headers: tuple[tuple[bytes, bytes], ...] = ()
     """Put on the answer."""
+    otherwise: bytes | None = None
+    """The answer where no backend can give one: what was asked for is so without it."""
 
     def form_for(self, candidate: Candidate) -> Form:
         """Return how this candidate is asked."""

@@ -26,12 +26,11 @@ if TYPE_CHECKING:
     from synapse_gateway.config.settings import Route, Settings
     from synapse_gateway.routing.fleet import BackendState, Fleet, TargetState
 
-SERVICE_OF = {
+SERVICE_OF: dict[Capability, Service] = {
     Capability.CHAT: Service.LLM,
     Capability.COMPLETIONS: Service.LLM,
     Capability.RESPONSES: Service.LLM,
     Capability.MESSAGES: Service.LLM,
-    Capability.OLLAMA: Service.LLM,
     Capability.COUNT_TOKENS: Service.OTHER,
     Capability.EMBEDDINGS: Service.EMBEDDINGS,
     Capability.RERANK: Service.EMBEDDINGS,
@@ -115,8 +114,9 @@ class ModelRoute:
         return plan
 
     def _make_plan(self, capability: Capability) -> Plan:
-        service = SERVICE_OF[capability]
         declared = self.config.service
+        # Ollama's own API serves whatever the model is for
+        service = SERVICE_OF.get(capability) or declared or Service.LLM
         pairs = (
             []
             if declared is not None and service not in (declared, Service.OTHER)
@@ -256,7 +256,10 @@ class RouteTable:
         found: dict[str, list[BackendState]] = {}
         for backend in fleet.backends.values():
             for name in backend.models:
-                route = serving.get((backend.name, name))
+                route = serving.get((backend.name, name)) or serving.get(
+                    # Ollama lists one that is named without a tag as `:latest`
+                    (backend.name, name.removesuffix(":latest"))
+                )
                 if route is not None:
                     self._by_name.setdefault(name, route)
                 elif name not in self._by_name:

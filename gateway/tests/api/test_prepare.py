@@ -266,6 +266,15 @@ async def test_a_recording_passes_with_the_backends_model_name(
     assert [each.files for each in seen] == [[("file", wav())]] * 2
 
 
+async def test_a_recording_for_no_model_goes_to_one_that_is_made_for_it(
+    gateway: Running, upstream: FaultyUpstream
+) -> None:
+    answer = await transcribe(gateway, FORM % (wav(), b""))
+    assert (answer.status, answer.header("x-synapse-model")) == (200, "listener")
+    [seen] = [Received(each) for each in upstream.requests if each.method == "POST"]
+    assert seen.fields == [("model", "listener")]
+
+
 async def test_a_form_without_a_recording_is_refused(gateway: Running) -> None:
     body = b'--B\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--B--\r\n'
     answer = await transcribe(gateway, body)

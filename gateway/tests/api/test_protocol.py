@@ -101,7 +101,7 @@ async def test_a_request_names_one_host(stage: Scene, head: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("target", "status"),
-    [(f"http://gateway{CHAT}", 200), ("http://gateway/v1/nowhere?x", 404), ("http://x", 404)],
+    [(f"http://gateway{CHAT}", 200), ("http://gateway/v1/nowhere?x", 404), ("http://x", 405)],
 )
 async def test_a_request_may_be_made_as_to_a_proxy(stage: Scene, target: str, status: int) -> None:
     line = await stage.connect()

@@ -376,6 +376,8 @@ def test_nonsense_in_every_answer_is_survived(kind: BackendType, body: bytes) ->
         ("ollama", "ollama", "chat_bad_option", Refusal.INVALID_REQUEST),
         ("ollama", "ollama", "chat_bad_format", Refusal.INVALID_REQUEST),
         ("ollama", "ollama", "chat_runner_killed", None),
+        ("ollama", "ollama", "embed_no_input", Refusal.INVALID_REQUEST),
+        ("ollama", "ollama", "v1_embeddings_no_input", Refusal.INVALID_REQUEST),
         ("litellm", "litellm", "v1_chat_unknown_model", Refusal.MODEL_NOT_FOUND),
         ("litellm", "litellm", "v1_chat_context_exceeded", Refusal.CONTEXT_EXCEEDED),
         ("litellm", "litellm", "v1_chat_wrong_key", Refusal.CREDENTIALS),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from synapse_gateway.backends.base import DiscoveredModel, Probe
+from synapse_gateway.backends.base import DiscoveredModel, ModelFile, Probe
 from synapse_gateway.backends.rounds import MAX_SHARED_BYTES, Rounds
 from synapse_gateway.config.settings import Backend
 from synapse_gateway.shared_state import SharedState
@@ -27,7 +27,11 @@ class Replica:
         self.rounds = Rounds(shared)
         self.looks = 0
         self.result = Probe(
-            up=True, status=200, detail=detail, models=(DiscoveredModel("m", raw=b"{}"),), busy=2
+            up=True,
+            status=200,
+            detail=detail,
+            models=(DiscoveredModel("m", file=ModelFile(size=1)),),
+            busy=2,
         )
 
     async def look(self, *, urgent: bool = False, config: Backend = CONFIG) -> Probe | None:

@@ -312,6 +312,10 @@ def record_embeddings(server: Ollama) -> None:
     keep(
         "embed_bad_item", "a list with a number", "/api/embed", {"model": EMBED, "input": ["a", 3]}
     )
+    about = "a text without a token, of a model that adds none itself"
+    nothing = {"model": CHAT, "input": ["a", ""]}
+    keep("embed_no_input", about, "/api/embed", nothing)
+    keep("v1_embeddings_no_input", about, "/v1/embeddings", nothing)
     keep(
         "embed_truncated",
         "too long for the context: cut silently",

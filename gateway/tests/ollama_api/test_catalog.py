@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synapse_gateway.ollama_api.catalog import CatalogModel, ps, same_names, show, tags, version
+from synapse_gateway.ollama_api.replies import timestamp
 from tests.exchanges.wire import load
 
 KNOWN = CatalogModel(
@@ -24,8 +25,8 @@ KNOWN = CatalogModel(
     quantization_level="Q4_1",
     context_length=4096,
     embedding_length=576,
-    modified_ns=1_795_257_598_437_313_985,
-    expires_ns=1_795_257_901_428_743_758,
+    modified_at="2026-11-21T10:39:58.437313985Z",
+    expires_at="2026-11-21T10:45:01.428743758Z",
 )
 BARE = CatalogModel(name="org/some-model", capabilities=("embedding",))
 
@@ -81,6 +82,19 @@ def test_show_of_an_unknown_architecture_says_so() -> None:
     assert set(answer) <= set(load("ollama", "show").json())
 
 
+def test_what_is_told_of_a_file_is_told_on() -> None:
+    (model,) = json.loads(tags([KNOWN]))["models"]
+    assert model["modified_at"] == "2026-11-21T10:39:58.437313985Z"
+    assert (model["size"], model["digest"]) == (98_363_007, "ab" * 32)
+    several = CatalogModel(name="m", family="mllama", families=("mllama", "clip"))
+    assert json.loads(tags([several]))["models"][0]["details"]["families"] == ["mllama", "clip"]
+
+
+def test_a_time_that_is_not_known_is_the_one_that_clients_show_as_never() -> None:
+    assert json.loads(tags([BARE]))["models"][0]["modified_at"] == "0001-01-01T00:00:00Z"
+    assert json.loads(show(BARE))["modified_at"] == "0001-01-01T00:00:00Z"
+
+
 def test_a_digest_is_stable_where_none_is_known() -> None:
     digest = json.loads(tags([BARE]))["models"][0]["digest"]
     assert digest == hashlib.sha256(b"org/some-model").hexdigest()
@@ -110,8 +124,8 @@ def test_a_missing_tag_means_latest(name: str, names: tuple[str, ...]) -> None:
         name=st.text(),
         family=st.text(),
         context_length=st.integers(0, 10**6),
-        modified_ns=st.integers(0, 2**62),
-        expires_ns=st.none() | st.integers(0, 2**62),
+        modified_at=st.none() | st.integers(0, 2**62).map(timestamp),
+        expires_at=st.none() | st.integers(0, 2**62).map(timestamp),
     )
 )
 def test_the_official_client_reads_every_list(model: CatalogModel) -> None:

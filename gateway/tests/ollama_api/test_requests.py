@@ -16,6 +16,7 @@ from synapse_gateway.ollama_api import (
     to_openai,
     unknown_model,
 )
+from synapse_gateway.ollama_api.durations import parse_keep_alive
 from tests.exchanges.wire import load
 
 PATHS = [reply.value for reply in Reply]
@@ -250,7 +251,7 @@ def test_what_would_be_lost_is_refused_as_what_only_ollama_can(
     )
     assert (error.field, error.status) == (field, 400)
     assert isinstance(error, OnlyOllamaCan)
-    assert error.request == Translated("", b"", "m", False, Reply.GENERATE, "", 3)
+    assert error.request == Translated("", b"", "m", False, Reply.GENERATE)
 
 
 @pytest.mark.parametrize(
@@ -321,13 +322,10 @@ def test_embed_cuts_vectors_itself_and_inputs_only_on_demand() -> None:
         (".5s", 0.5),
         ("2ms", 0.002),
         ("3µs", 3e-6),
-        (None, None),
     ],
 )
-def test_keep_alive_is_read_as_go_reads_durations(value: Any, seconds: float | None) -> None:
-    body = {"model": "m", "messages": [{"role": "user"}], "keep_alive": value}
-    kept = to_openai("/api/chat", json.dumps(body).encode()).keep_alive
-    assert kept == (seconds if seconds is None else pytest.approx(seconds))
+def test_keep_alive_is_read_as_go_reads_durations(value: Any, seconds: float) -> None:
+    assert parse_keep_alive(value) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("value", ["soon", "5", "", "--1s", "1s2", "+-0"])
@@ -405,6 +403,13 @@ def test_arguments_of_a_call_must_be_an_object() -> None:
     messages = [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": []}}]}]
     error = refusal("/api/chat", {"model": "m", "messages": messages})
     assert error.field == "messages[0].tool_calls[0].function.arguments"
+
+
+def test_arguments_that_are_null_are_none() -> None:
+    call = {"function": {"name": "f", "arguments": None}}
+    messages = [{"role": "assistant", "tool_calls": [call]}]
+    sent = openai("/api/chat", {"model": "m", "messages": messages})
+    assert sent["messages"][0]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
 @pytest.mark.parametrize(

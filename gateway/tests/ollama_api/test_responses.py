@@ -213,14 +213,24 @@ def test_pieces_without_an_index_follow_each_other(clock: SteppingClock) -> None
     assert names == ["", "f", "g"]
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", "3", "[" * 100_000])
-def test_arguments_that_are_no_object_are_an_error(arguments: str, clock: SteppingClock) -> None:
+@pytest.mark.parametrize("arguments", ['{"city": "Par', "[1]", "3", "[" * 100_000])
+def test_a_call_whose_arguments_are_no_object_is_text(arguments: str, clock: SteppingClock) -> None:
     call = {"index": 0, "function": {"name": "f", "arguments": arguments}}
-    with pytest.raises(UntranslatableReply, match="tool call"):
-        stream("/api/chat", [delta("tool_calls", tool_calls=[call])], clock)
-    message = {"choices": [{"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
-    with pytest.raises(UntranslatableReply, match="tool call"):
-        whole("/api/chat", message, clock)
+    good = {"index": 1, "function": {"name": "g", "arguments": "{}"}}
+    text = f'{{"name": "f", "arguments": {arguments}'
+    calls = [{"function": {"index": 0, "name": "g", "arguments": {}}}]
+    lines = stream("/api/chat", [delta("length", tool_calls=[call, good])], clock)
+    assert lines[0]["message"] == {"role": "assistant", "content": text, "tool_calls": calls}
+    assert (lines[-1]["done"], lines[-1]["done_reason"]) == (True, "length")
+    message = {"content": "So: ", "tool_calls": [call, good]}
+    body = {"choices": [{"message": message, "finish_reason": "length"}]}
+    answer = whole("/api/chat", body, clock)
+    assert answer["message"] == {
+        "role": "assistant",
+        "content": f"So: {text}",
+        "tool_calls": calls,
+    }
+    assert answer["done_reason"] == "length"
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])

@@ -1,4 +1,6 @@
-"""The official `ollama` client against the gateway, in front of real Ollama and real llama.cpp.
+"""The official `ollama` client and command line in front of real Ollama and real llama.cpp.
+
+The gateway is between them.
 
 Three models: `native` is on Ollama, `translated` on llama.cpp, `both` on Ollama with llama.cpp as
 its second order. The weights are the same everywhere.
@@ -119,7 +121,36 @@ class Deployment:
         for port in (self.llama_port, embeddings_port):
             wait_for(f"http://127.0.0.1:{port}/health")
         self.url, ollama_url = self._gateway(embeddings_port)
+        self.ollama_url = ollama_url
         self.client = ollama.Client(host=ollama_url)
+
+    def command_line(self, *arguments: str) -> str:
+        """Run the real `ollama` with OLLAMA_HOST at the gateway; return what it prints."""
+        return subprocess.run(  # noqa: S603 - the binary that the test was given
+            [self.binary, *arguments],
+            env=self.at_the_gateway,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        ).stdout
+
+    def first_words(self, model: str, prompt: str) -> str:
+        """Return how `ollama run` begins to answer; it takes no limit of tokens."""
+        with subprocess.Popen(  # noqa: S603 - the binary that the test was given
+            [self.binary, "run", model, prompt],
+            env=self.at_the_gateway,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                return process.stdout.read(3) if process.stdout is not None else ""
+            finally:
+                process.kill()
+
+    @property
+    def at_the_gateway(self) -> dict[str, str]:
+        return {**os.environ, "HOME": str(self.folder), "OLLAMA_HOST": self.ollama_url}
 
     def _python(self, name: str, module: str, *arguments: str) -> Server:
         command = [sys.executable, "-m", module, *arguments]
@@ -386,6 +417,26 @@ def test_only_ollama_serves_what_only_ollama_can(client: ollama.Client) -> None:
     assert caught.value.status_code == 400
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"model":"native","messages":[{"content":"hi"}],%s}',
+        '{"Model":"native","Messages":[{"role":"user","content":"hi"}],%s}',
+        '{"model":"native","messages":[{"role":"user","content":"hi"}],%s} trailing',
+    ],
+)
+def test_what_ollama_takes_reaches_it(deployment: Deployment, body: str) -> None:
+    body %= '"stream":false,"options":{"num_predict":1,"num_thread":1}'
+    answers = [
+        httpx.post(f"{url}/api/chat", content=body.replace("native", name), timeout=60)
+        for url, name in (
+            (f"http://{deployment.home['OLLAMA_HOST']}", "smollm2"),
+            (deployment.url, "native"),
+        )
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
 def test_the_lists_name_every_model_and_what_is_known_of_it(client: ollama.Client) -> None:
     names = {model.model for model in client.list().models}
     assert {"native", "translated", "both", "native-vectors", "translated-vectors"} <= names
@@ -397,6 +448,46 @@ def test_the_lists_name_every_model_and_what_is_known_of_it(client: ollama.Clien
         assert shown.capabilities == ["completion"]
     assert client.show("native-vectors").capabilities == ["embedding"]
     assert "translated" in {model.model for model in client.ps().models}
+
+
+def test_the_command_line_lists_what_there_is(deployment: Deployment) -> None:
+    head, *rows = deployment.command_line("list").splitlines()
+    assert head.split() == ["NAME", "ID", "SIZE", "MODIFIED"]
+    listed = {row.split()[0]: row for row in rows}
+    assert {"native", "translated", "both", "native-vectors"} <= set(listed)
+    assert not {"smollm2:latest", "all-minilm:latest"} & set(listed), "targets of these"
+    said = {model.model: model for model in deployment.direct.list().models}["smollm2:latest"]
+    for name in ("native", "both"):
+        assert (said.digest or "-")[:12] in listed[name]
+        assert "98 MB" in listed[name]
+        assert "ago" in listed[name]
+    assert " MB " in listed["translated"]
+
+
+@chats
+def test_the_command_line_runs_and_shows_a_model(deployment: Deployment, model: str) -> None:
+    shown = deployment.command_line("show", model)
+    assert "completion" in shown
+    assert re.search(r"context length\s+\d{4}", shown)
+    assert re.search(r"parameters\s+134.5", shown)
+    assert deployment.first_words(model, "What is the capital of France?").strip()
+
+
+def test_the_command_line_tells_what_is_loaded(deployment: Deployment) -> None:
+    deployment.client.generate("native")
+    until(
+        lambda: "native" in deployment.command_line("ps") or None,
+        "the gateway does not see that Ollama has the model loaded",
+    )
+    rows = {row.split()[0]: row for row in deployment.command_line("ps").splitlines()}
+    assert "100% CPU" in rows["native"]
+    assert "from now" in rows["native"]
+
+
+def test_the_command_line_says_what_is_not_there(deployment: Deployment) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        deployment.command_line("show", "nope")
+    assert "model 'nope' not found" in caught.value.stderr
 
 
 @chats

@@ -104,6 +104,22 @@ def test_a_configured_name_wins_over_a_listed_one() -> None:
     assert table.model("shared") is table.model("m")
 
 
+def test_a_tag_that_means_the_latest_is_no_model_of_its_own() -> None:
+    model = Model(targets=(Target(backend="b"),))
+    table = discovering({"b": ("m:latest",)}, backends={"b": backend()}, models={"m": model})
+    assert list(table.names()) == ["m"]
+    assert table.model("m:latest") is table.model("m")
+
+
+def test_only_ollama_serves_its_own_api_whatever_the_model_is_for() -> None:
+    backends = {"o": backend(type=BackendType.OLLAMA), "l": backend(type=BackendType.LLAMACPP)}
+    targets = (Target(backend="o", weights="w"), Target(backend="l", order=2, weights="w"))
+    for service in (None, Service.LLM, Service.EMBEDDINGS):
+        model = Model(targets=targets, service=service)
+        table = table_of(backends=backends, models={"m": model})
+        assert orders(table, "m", Capability.OLLAMA) == [["o"]]
+
+
 def test_a_name_that_a_target_answers_to_is_not_discovered_elsewhere() -> None:
     model = Model(targets=(Target(backend="b", model="x"),))
     settings = {"backends": {"a": backend(), "b": backend()}, "models": {"m": model}}
@@ -190,7 +206,8 @@ def test_what_a_backend_says_of_a_model_wins_over_what_its_kind_can() -> None:
 
 
 def test_every_capability_belongs_to_a_service() -> None:
-    assert set(SERVICE_OF) == set(Capability)
+    # Ollama's own API is of every service
+    assert set(SERVICE_OF) == set(Capability) - {Capability.OLLAMA}
 
 
 @pytest.mark.parametrize(
