@@ -479,7 +479,7 @@ ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound
         pytest.param("backends: {}", [], {"SYNAPSE_API_KEYS": "app=sk-1"}, id="key"),
         pytest.param("auth: anonymous", [], {}, id="anonymous-on-loopback"),
         pytest.param("keys: {k: {env: K}}", ["--host", ANYWHERE], {"K": "sk-1"}, id="key-anywhere"),
-        pytest.param(None, [], {}, id="no-file-on-loopback"),
+        pytest.param(None, [], {"SYNAPSE_AUTH": "anonymous"}, id="no-file-on-loopback"),
         pytest.param(
             None, ["--host", ANYWHERE], {"SYNAPSE_API_KEYS": "app=sk-1"}, id="no-file-with-key"
         ),
@@ -513,7 +513,19 @@ def test_serve_starts_when_it_is_clear_who_may_call(
             ["loopback only", "SYNAPSE_API_KEYS", "127.0.0.1"],
             id="anonymous-without-any-key-anywhere",
         ),
-        pytest.param(None, ["--host", ANYWHERE], {}, ["loopback only"], id="no-file-anywhere"),
+        pytest.param(
+            None, [], {}, ["SYNAPSE_API_KEYS", "`auth: anonymous`"], id="no-file-says-nothing"
+        ),
+        pytest.param(
+            None,
+            ["--host", ANYWHERE],
+            {"SYNAPSE_AUTH": "anonymous"},
+            ["loopback only"],
+            id="no-file-anywhere",
+        ),
+        pytest.param(
+            None, [], {"SYNAPSE_AUTH": "all"}, ["must be one of keys, anonymous"], id="auth"
+        ),
         pytest.param("keys: {k: {env: K}}", [], {}, ["K is not set"], id="missing-variable"),
         pytest.param("backend: {}", [], {}, ["unknown field"], id="bad-file"),
         pytest.param(
@@ -532,7 +544,10 @@ def test_serve_refuses_to_start_and_says_what_would_do(
     file: Callable[..., str],
     served: list[ServeOptions],
     capsys: Output,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
     config = [] if text is None else ["--config", file(text)]
     assert cli.main(["serve", *config, *argv]) == 1
     error = capsys.readouterr().err

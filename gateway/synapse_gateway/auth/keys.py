@@ -197,7 +197,7 @@ def check_exposure(ring: KeyRing, host: str, *, on_loopback: bool) -> None:
     if ring.anonymous is None:
         raise ConfigError(
             f"no API key is configured, so nobody could call: {give}, or let everybody in with "
-            "`auth: anonymous` in the configuration file"
+            "`auth: anonymous` in the configuration file (or SYNAPSE_AUTH=anonymous)"
         )
     if not on_loopback:
         raise ConfigError(

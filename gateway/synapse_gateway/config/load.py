@@ -87,16 +87,17 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
 def load_for_serving(options: ServeOptions, environ: Mapping[str, str]) -> Loaded:
     """Read the configuration that a server runs with, which may be none at all.
 
-    Without a file, and with nobody having named one, there are no backends, and anybody may call
-    unless the environment has keys.
+    Without a file, and with nobody having named one, there are no backends; the environment alone
+    says who may call.
 
     Raises:
         ConfigError: The configuration cannot be used.
     """
     if options.config_named or options.config_path.exists():
         return load(options.config_path, environ)
-    has_keys = environ.get("SYNAPSE_API_KEYS") or environ.get("SYNAPSE_API_KEYS_FILE")
-    settings = Settings(auth=AuthMode.KEYS if has_keys else AuthMode.ANONYMOUS)
+    findings = Findings()
+    settings = _with_auth(Settings(), environ, findings)
+    findings.raise_errors()
     place = Place(str(options.config_path), 0)
     missing = Finding(place, "there is no such file, so there are no backends; see --config")
     return Loaded(

@@ -80,7 +80,8 @@ def test_a_missing_file_is_refused_when_it_was_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "mode"),
     [
-        ({}, AuthMode.ANONYMOUS),
+        ({}, AuthMode.KEYS),
+        ({"SYNAPSE_AUTH": "anonymous"}, AuthMode.ANONYMOUS),
         ({"SYNAPSE_API_KEYS": "a=b"}, AuthMode.KEYS),
         ({"SYNAPSE_API_KEYS_FILE": "/run/keys"}, AuthMode.KEYS),
     ],
