@@ -71,23 +71,17 @@ def prepare_ollama(
     Raises:
         RequestError: The caller's mistake.
     """
-    only_ollama: requests.OnlyOllamaCan | None = None
     otherwise: bytes | None = None
-    try:
-        translated = requests.to_openai(call.path, call.body)
-    except requests.OnlyOllamaCan as error:
-        translated, only_ollama = error.request, error
-    except OllamaRequestError as error:
-        raise _as_request_error(error) from None
+    body, translated, only_ollama = _read(call)
     if caller.exact is not None:
-        bodies.refuse_other_spellings(call.body)
+        bodies.refuse_other_spellings(body)
     capability = _CAPABILITIES.get(translated.path) or _REPLY_CAPABILITIES[translated.reply]
     try:
         route = resolver.resolve(translated.model, "", capability, None)
     except ModelNotFound as error:
         text = unknown_model(call.path, translated.model).sentence
         raise ModelNotFound(text, param="model") from error
-    native = _native_form(call, translated)
+    native = _native_form(call.path, body, translated)
     if only_ollama is not None or translated.immediate:
         if not _is_first_at_ollama(route, capability):
             if only_ollama is not None:
@@ -120,6 +114,33 @@ def prepare_ollama(
     )
 
 
+def _read(call: Call) -> tuple[bytes, Translated, requests.OnlyOllamaCan | None]:
+    """Read a request as Ollama would.
+
+    Returns:
+        The body for an Ollama, the request for others, and why those cannot serve it, if so.
+
+    Raises:
+        RequestError: It is not a request of that path.
+    """
+    try:
+        return call.body, *_translated(call.path, call.body)
+    except OllamaRequestError as error:
+        mistake = error
+    body = requests.as_go_reads(call.body)
+    try:
+        return body, *_translated(call.path, body)
+    except OllamaRequestError:
+        raise _as_request_error(mistake) from None
+
+
+def _translated(path: str, body: bytes) -> tuple[Translated, requests.OnlyOllamaCan | None]:
+    try:
+        return requests.to_openai(path, body), None
+    except requests.OnlyOllamaCan as error:
+        return error.request, error
+
+
 def _as_request_error(error: OllamaRequestError) -> RequestError:
     if error.status == 404:
         return ModelNotFound(error.sentence, param=error.field or None)
@@ -142,15 +163,13 @@ def _speaks_ollama(adapter: Any) -> bool:
     return Capability.OLLAMA in adapter.capabilities
 
 
-def _native_form(call: Call, translated: Translated) -> Form:
-    body = call.body
-
+def _native_form(path: str, body: bytes, translated: Translated) -> Form:
     def body_for(name: str) -> bytes:
         if not name or name == translated.model:
             return body
         return bodies.with_fields(body, {"model": name})
 
-    return Form(path=call.path, body_for=body_for, dialect=OllamaDialect)
+    return Form(path=path, body_for=body_for, dialect=OllamaDialect)
 
 
 def _translated_form(translated: Translated) -> Form:

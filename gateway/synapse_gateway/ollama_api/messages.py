@@ -34,7 +34,7 @@ class ToolCall(msgspec.Struct):
 class Message(msgspec.Struct):
     """A message of `/api/chat`."""
 
-    role: str
+    role: str | None = None
     content: str | None = None
     thinking: str | None = None
     images: list[str] | None = None
@@ -84,7 +84,7 @@ def to_openai_messages(messages: list[Message]) -> list[dict[str, Any]]:
 
 def _message(message: Message, field: str, ids: _CallIds) -> dict[str, Any]:
     out: dict[str, Any] = {
-        "role": message.role.lower(),
+        "role": (message.role or "").lower(),
         "content": content_with_images(message.content or "", message.images, f"{field}.images"),
     }
     if message.thinking:

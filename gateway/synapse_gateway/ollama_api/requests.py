@@ -9,6 +9,7 @@ the gateway means that a backend failed.
 from __future__ import annotations
 
 import enum
+import json
 import re
 from typing import Any, Literal, TypeVar
 
@@ -167,6 +168,11 @@ def _chat(body: bytes) -> Translated:
     if not request.messages:
         return _immediate(request.model, keep_alive, Reply.CHAT)
     out = _body(request, request.model)
+    for at, message in enumerate(request.messages):
+        if not message.role:  # what that means is up to the template
+            field = f"messages[{at}].role"
+            known = Translated("", b"", out.model, out.stream, Reply.CHAT)
+            raise OnlyOllamaCan(field, f"{field} is required for this model", known)
     out.messages = to_openai_messages(request.messages)
     out.tools = request.tools or None
     _ask_for_chat(out, request)
@@ -316,6 +322,22 @@ def _keep_alive(request: _Common) -> float | None:
         ) from None
 
 
+def as_go_reads(body: bytes) -> bytes:
+    """Return the object that Go's JSON package finds, in the spelling of the API.
+
+    It reads the first value and leaves what follows, and takes the names of fields in any letter
+    case (https://pkg.go.dev/encoding/json#Unmarshal). Only the names of the outermost object are
+    respelled. A body that is none comes back as it is.
+    """
+    try:
+        found, _ = json.JSONDecoder().raw_decode(body.decode().lstrip(" \t\r\n"))
+    except (ValueError, RecursionError):
+        return body
+    if not isinstance(found, dict):
+        return body
+    return json.dumps({name.lower(): value for name, value in found.items()}).encode()
+
+
 def _decode(body: bytes, kind: type[_Request]) -> _Request:
     if not body.strip():
         raise OllamaRequestError("", "missing request body")
@@ -348,7 +370,7 @@ def _wrong_type(text: str) -> OllamaRequestError:
     match = _PLACE.match(text)
     field = (match["field"] or "") if match else ""
     what = match["what"] if match else text
-    for python, json in _JSON_NAMES.items():
-        what = re.sub(rf"\b{python}\b", json, what)
+    for python, name in _JSON_NAMES.items():
+        what = re.sub(rf"\b{python}\b", name, what)
     what = what.replace("`", "").replace(" | null", "").replace(" | ", " or ")
     return OllamaRequestError(field, f"{field or 'request body'}: {what[:1].lower()}{what[1:]}")

@@ -87,7 +87,8 @@ async def scene() -> AsyncIterator[Scene]:
 def recorded(name: str) -> scripts.Script:
     """Return the script of a recorded answer of Ollama."""
     exchange = load("ollama", name)
-    return scripts.status(exchange.status, body=exchange.body)
+    headers = {"content-type": exchange.headers["content-type"]}
+    return scripts.status(exchange.status, headers=headers, body=exchange.body)
 
 
 async def test_an_error_in_ollamas_words_has_headers_of_its_own() -> None:
@@ -109,6 +110,24 @@ async def test_what_cannot_be_translated_is_passed_on_to_nobody(stream: bool) ->
         answer = await stage.ask("/api/chat", "translated", messages=HI, stream=stream)
         assert answer.status == 502
         assert "error" in answer.json()
+
+
+@pytest.mark.parametrize(
+    ("body", "elsewhere"),
+    [
+        pytest.param(b'{"model":"%b","messages":[{"content":"hi"}]}', 400, id="no-role"),
+        pytest.param(b'{"Model":"%b","messages":[{"role":"user"}]}', 200, id="letter-case"),
+        pytest.param(b'{"model":"%b","messages":[{"role":"user"}]} x', 200, id="trailing"),
+    ],
+)
+async def test_what_ollama_takes_is_taken(body: bytes, elsewhere: int) -> None:
+    async with scene() as stage:
+        stage.ollama.script = recorded("chat_stream")
+        url = stage.running.url
+        answer = await wire.exchange(url, "POST", "/api/chat", body=body % b"both")
+        assert (answer.status, answer.header("x-synapse-backend")) == (200, "ollama")
+        answer = await wire.exchange(url, "POST", "/api/chat", body=body % b"translated")
+        assert answer.status == elsewhere
 
 
 @pytest.mark.parametrize(

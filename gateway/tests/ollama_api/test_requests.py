@@ -17,6 +17,7 @@ from synapse_gateway.ollama_api import (
     unknown_model,
 )
 from synapse_gateway.ollama_api.durations import parse_keep_alive
+from synapse_gateway.ollama_api.requests import as_go_reads
 from tests.exchanges.wire import load
 
 PATHS = [reply.value for reply in Reply]
@@ -410,6 +411,32 @@ def test_arguments_that_are_null_are_none() -> None:
     messages = [{"role": "assistant", "tool_calls": [call]}]
     sent = openai("/api/chat", {"model": "m", "messages": messages})
     assert sent["messages"][0]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+def test_a_message_without_a_role_is_for_a_template_to_read() -> None:
+    for message in ({"content": "hi"}, {"role": None, "content": "hi"}):
+        error = refusal("/api/chat", {"model": "m", "messages": [message]})
+        assert isinstance(error, OnlyOllamaCan)
+        assert error.field == "messages[0].role"
+        assert error.request == Translated("", b"", "m", True, Reply.CHAT)
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        (b'{"model":"m"} trailing', {"model": "m"}),
+        (b' {"model":"m"}{"model":"n"}', {"model": "m"}),
+        (b'{"Model":"m","STREAM":false}', {"model": "m", "stream": False}),
+        (b'{"MODEL":"m","model":"n"}', {"model": "n"}),
+    ],
+)
+def test_a_body_is_read_as_go_reads_it(body: bytes, read: Any) -> None:
+    assert json.loads(as_go_reads(body)) == read
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]x", b"{", b'{"a":"\xff"}', b"[" * 100_000])
+def test_what_go_does_not_read_stays_as_it_is(body: bytes) -> None:
+    assert as_go_reads(body) is body
 
 
 @pytest.mark.parametrize(
