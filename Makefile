@@ -59,6 +59,10 @@ BENCH_FLAGS ?=
 bench: ## Measure the gateway beside nginx; BENCH=soak sends it a million requests
 	@$(VENV)/bin/python -m loadtests.bench.run $(BENCH) $(BENCH_FLAGS)
 
+.PHONY: audio-quality
+audio-quality: ## Measure speech, speakers and noise removal on real audio, as in docs/audio-quality.md
+	@PYTHONPATH=$(subst $() ,:,$(wildcard backends/*)) $(VENV)/bin/python -m synapse_quality
+
 ##@ Images (IMAGES="gateway piper-tts", BUILDER=docker or buildah, IMAGE_PREFIX, TAG)
 
 .PHONY: images

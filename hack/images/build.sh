@@ -3,6 +3,7 @@
 #
 #   hack/images/build.sh                     all of them
 #   hack/images/build.sh gateway piper-tts   some of: gateway llama-cpp piper-tts whisper-stt
+#                                            pyannote-speaker deepfilter-audio
 #                                            ollama redis (for tests without a registry)
 #
 #   BUILDER       docker or buildah; by default the one that works here
@@ -63,11 +64,12 @@ build() { # build NAME DOCKERFILE CONTEXT
 }
 
 names=("$@")
-[[ $# -gt 0 ]] || names=(gateway llama-cpp piper-tts whisper-stt)
+[[ $# -gt 0 ]] || names=(gateway llama-cpp piper-tts whisper-stt pyannote-speaker deepfilter-audio)
 for name in "${names[@]}"; do
   case "$name" in
-    gateway | llama-cpp | piper-tts | whisper-stt | ollama | redis) ;;
-    *) die "unknown image '$name': expected gateway, llama-cpp, piper-tts, whisper-stt, ollama or redis" ;;
+    gateway | llama-cpp | piper-tts | whisper-stt | pyannote-speaker | deepfilter-audio | ollama | redis) ;;
+    *) die "unknown image '$name': expected gateway, llama-cpp, piper-tts, whisper-stt, pyannote-speaker,\
+ deepfilter-audio, ollama or redis" ;;
   esac
 done
 

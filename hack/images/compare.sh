@@ -2,7 +2,7 @@
 # Builds one image of the last commit twice from nothing and says whether the layers are the same; where they are not,
 # which files differ and in what. Exit code 1 if they differ.
 #
-#   hack/images/compare.sh [gateway | llama-cpp | piper-tts | whisper-stt]
+#   hack/images/compare.sh [gateway | llama-cpp | piper-tts | whisper-stt | pyannote-speaker | deepfilter-audio]
 #   hack/images/compare.sh --images IMAGE IMAGE       compares two that are there already
 set -euo pipefail
 cd "$(dirname "$0")/../.."

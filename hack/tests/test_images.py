@@ -28,13 +28,21 @@ LOCK = {
     "llama-cpp-convert": "embedded",
     "piper-tts": "embedded",
     "whisper-stt": "embedded",
+    "pyannote-speaker": "embedded",
+    "deepfilter-audio": "embedded",
     "not-for-unit-tests": "test",
 }
 DOCKERFILES = {
     "gateway": ROOT / "gateway" / "Dockerfile",
     **{
         name: ROOT / "backends" / name / "Dockerfile"
-        for name in ("llama-cpp", "piper-tts", "whisper-stt")
+        for name in (
+            "llama-cpp",
+            "piper-tts",
+            "whisper-stt",
+            "pyannote-speaker",
+            "deepfilter-audio",
+        )
     },
 }
 # Declared, but not needed for what the image does.
@@ -43,6 +51,10 @@ LEFT_OUT = {
     "llama-cpp-python": "declared by the package of weights; xllamacpp runs them",
     "llm": "declared by the package of weights",
     "sentence-transformers": "declared by the package of weights",
+    **dict.fromkeys(
+        ("librosa", "scipy", "torch", "typing", "webrtcvad"),
+        "declared by Resemblyzer, whose weights alone are used",
+    ),
 }
 # gguf names the file that it wrote at build time; requests is for downloads by it.
 WITHOUT_DEPENDENCIES = {"llama-cpp": {"gguf"}, "llama-cpp-convert": {"gguf"}}
@@ -69,7 +81,7 @@ def test_every_name_of_a_list_is_in_the_lock_with_hashes(image: str) -> None:
     assert chosen.count("--hash=sha256:") >= len(listed(image))
 
 
-@pytest.mark.parametrize("image", ["gateway", "wheel", "llama-cpp", "piper-tts", "whisper-stt"])
+@pytest.mark.parametrize("image", ["wheel", *DOCKERFILES])
 def test_what_a_package_declares_is_in_the_image_too(image: str) -> None:
     inside = set(listed(image))
     lacking = set()

@@ -37,7 +37,7 @@ OPENAI_VOICES = frozenset(
 
 
 class SpeechRequest(BaseModel):
-    """Body of OpenAI's ``POST /v1/audio/speech``."""
+    """Body of OpenAI's ``POST /v1/audio/speech``, and ``language``, which OpenAI has not."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -47,6 +47,7 @@ class SpeechRequest(BaseModel):
     response_format: str = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
+    language: str | None = None
 
 
 class SynthesizeRequest(BaseModel):
@@ -99,6 +100,24 @@ class Speaker:
                 f"voice: {asked!r} is not known; known: {self.name}, and OpenAI's names for it",
                 param="voice",
                 code="voice_not_found",
+            )
+
+    def languages(self) -> list[dict[str, str]]:
+        """What the voice speaks: the code without its region, and the English name."""
+        code = self.voice.language.split("-", 1)[0]
+        return [{"code": code, "name": self.voice.language_name}]
+
+    def check_language(self, language: str | None) -> None:
+        """Refuse a language that the voice does not speak; its code, locale or name is right."""
+        if not language:
+            return
+        (known,) = self.languages()
+        asked = language.strip().lower().replace("_", "-")
+        if asked.split("-", 1)[0] != known["code"] and asked != known["name"].lower():
+            raise UnprocessableField(
+                f"language: the voice {self.name} does not speak {language!r}; it speaks "
+                f"{known['code']} ({known['name']})",
+                param="language",
             )
 
     def check_speed(self, speed: float) -> float:
@@ -154,6 +173,7 @@ def _routes(speaker: Speaker, admission: Admission, spoken: Histogram) -> APIRou
         if body.model not in {*MODELS, speaker.name}:
             raise ModelNotFound(body.model, [*MODELS, speaker.name])
         speaker.check_voice(body.voice)
+        speaker.check_language(body.language)
         form = speaker.check_format(body.response_format)
         text = speaker.check_text(body.input, "input")
         said = sentences(text, 1.0, speaker.check_speed(body.speed))
@@ -172,7 +192,11 @@ def _routes(speaker: Speaker, admission: Admission, spoken: Histogram) -> APIRou
             "language": speaker.voice.language,
             "sample_rate": speaker.voice.rate,
         }
-        return {"object": "list", "data": [voice], "voices": [speaker.name]}
+        return {"object": "list", "data": [voice]}
+
+    @router.get("/languages", summary="Languages that can be spoken")
+    async def languages() -> list[dict[str, str]]:
+        return speaker.languages()
 
     return router
 

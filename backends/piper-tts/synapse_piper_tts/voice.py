@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,12 @@ def find_voice(name_or_path: str) -> Path:
     return path
 
 
+def _language_name(config: dict[str, Any]) -> str:
+    """English name of the language of a voice, as its .json has it (``language.name_english``)."""
+    named = config.get("language", {}).get("name_english")
+    return str(named or config.get("espeak", {}).get("voice", "")).strip()
+
+
 class Voice:
     """A loaded voice.
 
@@ -69,6 +76,7 @@ class Voice:
         )
         self.rate = config.sample_rate
         self.language = config.espeak_voice
+        self.language_name = _language_name(json.loads(Path(f"{path}.json").read_text("utf-8")))
         self._length_scale = config.length_scale
 
     def speak(self, text: str, length_scale: float = 1.0) -> Iterator[npt.NDArray[np.int16]]:

@@ -138,6 +138,8 @@ def test_pipers_own_route_gives_a_wav(server: RunningServer) -> None:
         ({"speed": 0.1}, 422, "speed", "0.25"),
         ({"speed": 9}, 422, "speed", "4"),
         ({"response_format": "midi"}, 422, "response_format", "known: wav, pcm, mp3"),
+        ({"language": "de"}, 422, "language", "does not speak 'de'; it speaks en (English)"),
+        ({"language": "tlh"}, 422, "language", "it speaks en (English)"),
         ({"stream_format": "morse"}, 422, "stream_format", "'audio' or 'sse'"),
     ],
 )
@@ -148,6 +150,13 @@ def test_a_field_that_cannot_be_is_named_with_what_would_be_right(
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (status, param)
     assert words in error["message"]
+
+
+@pytest.mark.parametrize("language", ["en", "en-GB", "en_us", "English", ""])
+def test_the_language_of_the_voice_may_be_named_in_any_usual_way(
+    server: RunningServer, language: str
+) -> None:
+    assert speak(server, language=language, input="Yes.").status_code == 200
 
 
 def test_a_body_that_is_no_json_is_refused(server: RunningServer) -> None:
@@ -162,8 +171,10 @@ def test_a_body_that_is_no_json_is_refused(server: RunningServer) -> None:
 
 def test_the_voice_is_listed_with_its_language(server: RunningServer) -> None:
     listed = httpx.get(f"{server.url}/v1/audio/voices").json()
-    assert listed["voices"] == ["joe"]
-    assert listed["data"][0]["language"] == "en-us"
+    assert listed["data"] == [
+        {"id": "joe", "name": "joe", "language": "en-us", "sample_rate": 22_050}
+    ]
+    assert httpx.get(f"{server.url}/languages").json() == [{"code": "en", "name": "English"}]
     models = [model["id"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]]
     assert "tts-1" in models
 

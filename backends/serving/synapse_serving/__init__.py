@@ -6,7 +6,7 @@ shape, graceful stop, and the safe reading of uploaded audio. See ``backends/REA
 
 from .admission import Admission
 from .app import create_app
-from .audio_input import Audio, AudioLimits, decode_upload
+from .audio_input import Audio, AudioLimits, decode_upload, decoding
 from .errors import (
     BadRequest,
     CallerLeft,
@@ -15,13 +15,14 @@ from .errors import (
     NotImplementedByModel,
     Overloaded,
     ServiceError,
+    Unavailable,
     UnprocessableField,
     UnsupportedMedia,
 )
 from .metrics import Metrics
 from .options import Options, add_options, read_options
 from .run import StartError, run
-from .streams import event, stream_response
+from .streams import event, file_response, stay, stream_response
 
 __all__ = [
     "Admission",
@@ -37,13 +38,17 @@ __all__ = [
     "Overloaded",
     "ServiceError",
     "StartError",
+    "Unavailable",
     "UnprocessableField",
     "UnsupportedMedia",
     "add_options",
     "create_app",
     "decode_upload",
+    "decoding",
     "event",
+    "file_response",
     "read_options",
     "run",
+    "stay",
     "stream_response",
 ]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from .admission import Admission
-from .errors import add_error_handlers
+from .errors import Unavailable, add_error_handlers
 from .gate import Gate
 from .metrics import Metrics
 from .options import Options
@@ -22,12 +22,14 @@ class State:
     """What a server knows of itself.
 
     Attributes:
-        status: ``loading``, ``ok``, ``stopping`` or ``failed``.
+        status: ``loading``, ``ok``, ``unavailable``, ``stopping`` or ``failed``.
+        reason: Why it is unavailable.
         stop: Called when the model could not be loaded.
     """
 
     def __init__(self) -> None:
         self.status = "loading"
+        self.reason = ""
         self.stop: Callable[[], None] = lambda: None
 
     def begin_to_stop(self) -> None:
@@ -58,7 +60,8 @@ def create_app(
         models: Names that ``/v1/models`` lists.
 
     The server is ready once ``load`` has returned; while it runs ``/health`` and ``/readyz`` answer
-    503. An exception of ``load`` ends the server.
+    503. An exception of ``load`` ends the server, but for ``Unavailable``: then it stays, is not
+    ready, and says why.
     """
     state = State()
     names = list(models)
@@ -84,6 +87,10 @@ def create_app(
 async def _load(load: Callable[[], Awaitable[None]], state: State) -> None:
     try:
         await load()
+    except Unavailable as error:
+        state.status, state.reason = "unavailable", error.reason
+        log.error("not available: %s", error.reason)  # noqa: TRY400 - the reason is all there is
+        return
     except Exception:
         state.status = "failed"
         log.exception("the model could not be loaded")
@@ -99,7 +106,8 @@ def _model(name: str) -> dict[str, Any]:
 
 def _add_common_routes(app: FastAPI, state: State, metrics: Metrics, names: list[str]) -> None:
     def status() -> JSONResponse:
-        return JSONResponse({"status": state.status}, 200 if state.status == "ok" else 503)
+        body = {"status": state.status} | ({"reason": state.reason} if state.reason else {})
+        return JSONResponse(body, 200 if state.status == "ok" else 503)
 
     @app.get("/health", summary="Whether the model is loaded")
     async def health() -> Response:

@@ -8,26 +8,34 @@ that names the reason, and nothing is left on disk: the upload lives in a file w
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
+import struct
 import sys
-import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from starlette.datastructures import UploadFile
 
-from .errors import BadRequest, MediaTooLarge, ServiceError, UnsupportedMedia
+from .errors import BadRequest, MediaTooLarge, ServiceError, UnprocessableField, UnsupportedMedia
 
-_CHILD = Path(__file__).with_name("decode_child.py")
+log = logging.getLogger(__name__)
+
+_DECODER = Path(__file__).with_name("decode_child.py")
 _BLOCK = 1 << 20
+_HEAD = struct.Struct("<II")
 _ERRORS: dict[int, type[ServiceError]] = {
     400: BadRequest,
     413: MediaTooLarge,
     415: UnsupportedMedia,
+    422: UnprocessableField,
 }
 
 
@@ -36,9 +44,9 @@ class AudioLimits:
     """What decoding one file may take.
 
     Attributes:
-        seconds: Longest audio.
+        seconds: Longest audio; where channels are kept, of all of them together.
         memory: Bytes of address space of the decoding process.
-        cpu_seconds: CPU time of the decoding process, and half the time on the clock that it has.
+        cpu_seconds: CPU time of the decoding process, and half the time that it is waited for.
     """
 
     seconds: float = 1800.0
@@ -66,99 +74,171 @@ class Audio:
         return len(self.samples) / self.rate
 
 
-async def decode_upload(
-    upload: UploadFile, *, rate: int, limits: AudioLimits, field: str = "file"
-) -> Audio:
-    """Decode an uploaded file to mono float samples at ``rate`` Hz.
+@asynccontextmanager
+async def decoding(
+    upload: UploadFile, *, rate: int, limits: AudioLimits, field: str = "file", mono: bool = False
+) -> AsyncIterator["Decoding"]:
+    """Decode an uploaded file to float samples at ``rate`` Hz, piece by piece.
+
+    The decoder is never far ahead of who reads it, and is ended with the ``async with``.
 
     Raises:
         BadRequest: 400, the file is empty, damaged or cut off.
         MediaTooLarge: 413, it is longer than allowed or takes too much to decode.
         UnsupportedMedia: 415, it is not audio, or holds video.
     """
+    flags = [f"--rate={rate}", f"--max-seconds={limits.seconds}", *(["--mono"] if mono else [])]
+    source = descriptor(upload, field)
+    child = await start_child(_DECODER, flags, limits, source, asyncio.subprocess.PIPE)
+    most = int((limits.seconds + 1) * rate) * 4
+    running = Decoding(child, limits.cpu_seconds * 2, most, field)
+    try:
+        await running.begin()
+        yield running
+    finally:
+        await running.end()
+
+
+async def decode_upload(
+    upload: UploadFile, *, rate: int, limits: AudioLimits, field: str = "file"
+) -> Audio:
+    """Decode an uploaded file to mono float samples at ``rate`` Hz.
+
+    A file that is whole and lasts no time at all, as a WAV header alone can say, has no samples.
+
+    Raises:
+        ServiceError: As :func:`decoding`.
+    """
+    data = bytearray()
+    async with decoding(upload, rate=rate, limits=limits, field=field, mono=True) as running:
+        async for block in running.blocks():
+            data += block.data
+        codec = running.codec
+    return Audio(np.frombuffer(data, dtype="<f4"), rate, codec)
+
+
+class Decoding:
+    """A decoding process and what it says.
+
+    Attributes:
+        rate: Sample rate of the file itself.
+        channels: Channels of the samples.
+        codec: FFmpeg's name of the codec; known at the end.
+    """
+
+    def __init__(
+        self, child: asyncio.subprocess.Process, patience: float, most: int, field: str
+    ) -> None:
+        """Wait ``patience`` seconds for it in all, and take ``most`` bytes."""
+        self._child = child
+        self._patience = patience
+        self._most = most
+        self._field = field
+        self._errors = asyncio.create_task(read_tail(child))
+        self.rate = self.channels = 0
+        self.codec = ""
+
+    async def begin(self) -> None:
+        """Wait for the file's own rate and its channels."""
+        head = await self._read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            await self._finish()
+        self.rate, self.channels = _HEAD.unpack(head)
+
+    async def blocks(self) -> AsyncIterator[npt.NDArray[np.float32]]:
+        """Samples in -1..1 of shape (n, channels), about a megabyte at a time."""
+        width = 4 * self.channels
+        size = _BLOCK - _BLOCK % width
+        while data := await self._read(size):
+            self._most -= len(data)
+            if self._most < 0:
+                raise refusal(0, {}, self._field)
+            yield np.frombuffer(data[: len(data) - len(data) % width], "<f4").reshape(
+                -1, self.channels
+            )
+        await self._finish()
+
+    async def end(self) -> None:
+        """Leave no process behind."""
+        if self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.kill()
+            await self._child.wait()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._errors
+
+    async def _read(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer at the end; what it takes is the child's time."""
+        assert self._child.stdout is not None  # noqa: S101 - it was opened with a pipe
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._child.stdout.readexactly(size)
+        except asyncio.IncompleteReadError as error:
+            return error.partial
+        except TimeoutError:
+            raise refusal(-signal.SIGKILL, {}, self._field) from None
+        finally:
+            self._patience -= time.monotonic() - begun
+
+    async def _finish(self) -> None:
+        report = parse_report(await self._errors)
+        status = await self._child.wait()
+        if status != 0:
+            raise refusal(status, report, self._field)
+        self.codec = str(report["codec"])
+
+
+def descriptor(upload: UploadFile, field: str) -> int:
+    """The upload as a file descriptor at its start; it stays the upload's own.
+
+    Raises:
+        BadRequest: It is empty.
+    """
     if not upload.size:
         raise BadRequest(f"{field}: the file is empty", param=field, code="invalid_audio")
-    with _as_real_file(upload.file) as source:
-        status, samples, report = await _run_child(source, rate, limits)
-    if status == 0:
-        return Audio(np.frombuffer(samples, dtype="<f4"), rate, str(report["codec"]))
-    message, code = _reason(status, report)
-    raise _ERRORS[code](f"{field}: {message}", param=field, code="invalid_audio")
+    number = upload.file.fileno()  # a small one, so far only in memory, becomes a real file
+    upload.file.flush()
+    os.lseek(number, 0, os.SEEK_SET)
+    return number
 
 
-def _as_real_file(spooled: IO[bytes]) -> IO[bytes]:
-    """A file with a descriptor, positioned at its start; a small upload is only in memory."""
-    spooled.seek(0)
-    real = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    try:
-        while block := spooled.read(_BLOCK):
-            real.write(block)
-        real.flush()
-        os.lseek(real.fileno(), 0, os.SEEK_SET)
-    except BaseException:
-        real.close()
-        raise
-    return real
-
-
-def _reason(status: int, report: dict[str, object]) -> tuple[str, int]:
-    """Why a child failed, and the HTTP status for it."""
-    if "error" in report:
-        return str(report["error"]), int(str(report["status"]))
-    if status in {-signal.SIGXCPU, -signal.SIGKILL}:
-        return "decoding the file takes too long", 413
-    return "the file makes the decoder fail", 400
-
-
-async def _run_child(
-    source: IO[bytes], rate: int, limits: AudioLimits
-) -> tuple[int, bytearray, dict[str, object]]:
-    """Exit status, samples and report of a decoding process."""
-    child = await asyncio.create_subprocess_exec(
+async def start_child(
+    program: Path, flags: list[str], limits: AudioLimits, source: int, sink: int
+) -> asyncio.subprocess.Process:
+    """A process under ``limits`` that reads the descriptor ``source`` and writes ``sink``."""
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
-        str(_CHILD),
-        f"--rate={rate}",
-        f"--max-seconds={limits.seconds}",
+        str(program),
         f"--memory={limits.memory}",
         f"--cpu-seconds={limits.cpu_seconds}",
+        *flags,
         stdin=source,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=sink,
         stderr=asyncio.subprocess.PIPE,
         # Nothing of the server's environment, but where the libraries are.
         env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
         cwd="/",
         limit=_BLOCK,
     )
-    try:
-        async with asyncio.timeout(limits.cpu_seconds * 2):
-            samples, errors = await asyncio.gather(
-                _read_bounded(child, int(limits.seconds * rate + rate) * 4), _read_tail(child)
-            )
-            await child.wait()
-    except TimeoutError:
-        samples, errors = bytearray(), b""
-    finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-    return child.returncode or 0, samples, _parse(errors)
 
 
-async def _read_bounded(child: asyncio.subprocess.Process, most: int) -> bytearray:
-    """The child's standard output; the child is killed when it writes more than ``most`` bytes."""
-    data = bytearray()
-    assert child.stdout is not None  # noqa: S101 - it was opened with a pipe
-    while block := await child.stdout.read(_BLOCK):
-        data += block
-        if len(data) > most:
-            child.kill()
-            break
-    return data
+def refusal(status: int, report: dict[str, Any], field: str) -> ServiceError:
+    """Why a child failed, as an error for the caller."""
+    if "error" in report:
+        message, code = str(report["error"]), int(report["status"])
+        field = str(report.get("param", field))
+    elif status in {-signal.SIGXCPU, -signal.SIGKILL}:
+        message, code = "decoding the file takes too long", 413
+    else:
+        log.warning("a decoding process ended with %d and said nothing that is understood", status)
+        message, code = "the file makes the decoder fail", 400
+    word = None if code == 422 else "invalid_audio"
+    return _ERRORS[code](f"{field}: {message}", param=field, code=word)
 
 
-async def _read_tail(child: asyncio.subprocess.Process) -> bytes:
+async def read_tail(child: asyncio.subprocess.Process) -> bytes:
     """The end of the child's standard error."""
     tail = b""
     assert child.stderr is not None  # noqa: S101 - it was opened with a pipe
@@ -167,7 +247,8 @@ async def _read_tail(child: asyncio.subprocess.Process) -> bytes:
     return tail
 
 
-def _parse(errors: bytes) -> dict[str, object]:
+def parse_report(errors: bytes) -> dict[str, Any]:
+    """The JSON object on the last line, or nothing."""
     lines = errors.strip().splitlines()
     if not lines:
         return {}

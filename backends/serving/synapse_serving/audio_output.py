@@ -53,14 +53,20 @@ def available_formats() -> list[str]:
     return ["wav"]
 
 
-def wav_header(rate: int, samples: int | None = None) -> bytes:
-    """A 44-byte WAV header for 16-bit mono; without ``samples`` for a stream of unknown length."""
-    size = _UNKNOWN if samples is None else samples * 2
+def wav_header(rate: int, samples: int | None = None, channels: int = 1) -> bytes:
+    """A 44-byte WAV header for 16-bit samples.
+
+    Args:
+        rate: Samples a second of each channel.
+        samples: Samples of each channel; None for a stream of unknown length.
+        channels: How many there are.
+    """
+    width = 2 * channels
+    size = _UNKNOWN if samples is None else samples * width
     riff = _UNKNOWN if samples is None else size + 36
-    head = struct.pack(
-        "<4sI4s4sIHHIIHH", b"RIFF", riff, b"WAVE", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16
-    )
-    return head + struct.pack("<4sI", b"data", size)
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate * width, width, 16)
+    head = struct.pack("<4sI4s4sI", b"RIFF", riff, b"WAVE", b"fmt ", len(form))
+    return head + form + struct.pack("<4sI", b"data", size)
 
 
 def encode(chunks: Iterable[Samples], rate: int, name: str) -> Iterator[bytes]:

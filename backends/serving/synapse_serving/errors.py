@@ -11,6 +11,7 @@
       NotImplementedByModel   501  right, but this model cannot
       CallerLeft              499  nobody is there to read the answer
       Overloaded              503  every slot and place in the queue is taken
+      Unavailable             503  the model is not there yet, or cannot be had
 
 The body has OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``.
 """
@@ -120,6 +121,24 @@ class Overloaded(ServiceError):
             code="overloaded",
             headers={"retry-after": str(seconds)},
         )
+
+
+class Unavailable(ServiceError):
+    """The model is not loaded.
+
+    Attributes:
+        reason: Why it will not be, or nothing while it may still be.
+    """
+
+    status = 503
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(
+            reason or "the model is not loaded",
+            code="model_not_ready",
+            headers={"retry-after": "60" if reason else "2"},
+        )
+        self.reason = reason
 
 
 def error_body(

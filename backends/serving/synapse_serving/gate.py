@@ -7,28 +7,21 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .admission import Admission
-from .errors import MediaTooLarge, Overloaded, ServiceError, body_of
+from .errors import MediaTooLarge, Overloaded, Unavailable, body_of
 from .metrics import Metrics
 
 if TYPE_CHECKING:
     from .app import State
 
 
-class Loading(ServiceError):
-    """The model is not there yet, or no more."""
-
-    status = 503
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the model is not loaded", code="model_not_ready", headers={"retry-after": "2"}
-        )
+# What may carry a body to be read and worked on.
+_BOUNDED = {"POST", "PUT", "PATCH"}
 
 
 class Gate:
     """ASGI middleware: counts, bounds the body's bytes, and lets in only as many as fit.
 
-    Only POST requests are bounded in number: health and metrics answer under any load.
+    Only requests with a body are bounded in number: health and metrics answer under any load.
     """
 
     def __init__(
@@ -55,7 +48,7 @@ class Gate:
             await send(message)
 
         try:
-            if scope["method"] == "POST":
+            if scope["method"] in _BOUNDED:
                 with self._metrics.in_flight.track_inprogress():
                     await self._bounded(scope, receive, counting_send)
             else:
@@ -68,7 +61,7 @@ class Gate:
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._admit(scope)
-        except (MediaTooLarge, Overloaded, Loading) as error:
+        except (MediaTooLarge, Overloaded, Unavailable) as error:
             response = JSONResponse(body_of(error), error.status_code, headers=error.headers)
             await response(scope, receive, send)
             return
@@ -83,7 +76,7 @@ class Gate:
             if name == b"content-length" and value.isdigit() and int(value) > self._limit:
                 raise self._too_large()
         if self._state.status != "ok":
-            raise Loading
+            raise Unavailable(self._state.reason)
         self._admission.enter()
 
     def _too_large(self) -> MediaTooLarge:

@@ -2,18 +2,22 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import anyio
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from .admission import Admission
+from .errors import CallerLeft
 
 T = TypeVar("T")
 
 _END = object()
+_BLOCK = 1 << 18
 
 
 def event(data: dict[str, Any], name: str | None = None) -> bytes:
@@ -84,3 +88,34 @@ async def stream_response(
     response = _HeldStream(body(), media_type=media_type, headers=headers)
     response.release = release
     return response
+
+
+def file_response(
+    file: IO[bytes], *, media_type: str, headers: dict[str, str] | None = None
+) -> StreamingResponse:
+    """The whole of an open file, of known length; it is closed at the end or with the caller."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        while block := await anyio.to_thread.run_sync(file.read, _BLOCK):
+            yield block
+
+    async def release() -> None:
+        file.close()
+
+    response = _HeldStream(
+        body(), media_type=media_type, headers={"content-length": str(size)} | (headers or {})
+    )
+    response.release = release
+    return response
+
+
+async def stay(caller: Request) -> None:
+    """Go on only while somebody waits for the answer.
+
+    Raises:
+        CallerLeft: The connection is closed.
+    """
+    if await caller.is_disconnected():
+        raise CallerLeft

@@ -84,6 +84,10 @@ class _Output:
             raise RuntimeError(f"the server ended:\n{self.text()}")
         return found
 
+    def goes_on(self) -> bool:
+        """Whether the process may still write something."""
+        return self._thread.is_alive()
+
     def text(self) -> str:
         return "".join(self._lines[-40:])
 
@@ -95,7 +99,7 @@ class _Output:
 
 def _wait_until_healthy(url: str, output: _Output) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and output.goes_on():
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:  # noqa: S310
                 if answer.status == 200:

@@ -40,11 +40,15 @@ def _span(segment: Any, mark: str) -> str:
 
 
 def verbose(
-    segments: list[Any], language: str, duration: float, wanted: frozenset[str]
+    segments: list[Any],
+    language: str,
+    duration: float,
+    wanted: frozenset[str],
+    task: str = "transcribe",
 ) -> dict[str, Any]:
     """OpenAI's ``verbose_json``; ``wanted`` of ``segment`` and ``word``."""
     answer: dict[str, Any] = {
-        "task": "transcribe",
+        "task": task,
         "language": english_name(language),
         "duration": round(duration, 3),
         "text": plain_text(segments),

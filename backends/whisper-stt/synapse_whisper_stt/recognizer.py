@@ -45,12 +45,14 @@ class Request:
         prompt: Text that the speech goes on from.
         temperature: None for the model's own sequence of fallbacks.
         words: Whether each word gets its times.
+        translate: Whether the text is to be English, whatever is spoken.
     """
 
     language: str | None = None
     prompt: str | None = None
     temperature: float | None = None
     words: bool = False
+    translate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Recognizer:
         self, samples: npt.NDArray[np.float32], request: Request
     ) -> tuple[Speech, Iterator[Any]]:
         """Segments of faster-whisper, each decoded when it is asked for."""
+        if not len(samples):  # a recording of no length, which faster-whisper fails on
+            return Speech(request.language or "en", 1.0 if request.language else 0.0), iter(())
         extra: dict[str, Any] = {}
         if request.temperature:  # 0 means the fallbacks, as in OpenAI's API
             extra["temperature"] = request.temperature
@@ -93,6 +97,7 @@ class Recognizer:
             beam_size=self._beam,
             vad_filter=self._vad,
             word_timestamps=request.words,
+            task="translate" if request.translate else "transcribe",
             **extra,
         )
         return Speech(info.language, info.language_probability), iter(segments)

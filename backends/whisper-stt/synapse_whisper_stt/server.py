@@ -18,7 +18,6 @@ from synapse_serving import (
     Audio,
     AudioLimits,
     BadRequest,
-    CallerLeft,
     Metrics,
     ModelNotFound,
     NotImplementedByModel,
@@ -27,6 +26,7 @@ from synapse_serving import (
     create_app,
     decode_upload,
     event,
+    stay,
     stream_response,
 )
 from synapse_serving.streams import from_thread
@@ -122,12 +122,12 @@ class Transcriber:
         """
         found: list[Any] = []
         async with self.admission.slot():
-            await _stay(caller)
+            await stay(caller)
             audio = await self.decode(upload)
             async with self.begin(audio, request) as (speech, segments):
                 async for segment in segments:
                     found.append(segment)
-                    await _stay(caller)
+                    await stay(caller)
         return speech, found, audio.seconds
 
     def check_model(self, model: str) -> None:
@@ -151,12 +151,6 @@ class Transcriber:
                 f"language: the model {self.settings.name} knows English only", param="language"
             )
         return code
-
-
-async def _stay(caller: Caller) -> None:
-    """Go on only while somebody waits for the answer."""
-    if await caller.is_disconnected():
-        raise CallerLeft
 
 
 def _wanted(granularities: list[str], response_format: str) -> frozenset[str]:
@@ -239,24 +233,49 @@ def _openai_routes(transcriber: Transcriber) -> APIRouter:
         if stream:
             return await _openai_stream(transcriber, file, request)
         speech, segments, seconds = await transcriber.transcribe(caller, file, request)
-        if response_format == "text":
-            return PlainTextResponse(formats.plain_text(segments) + "\n")
-        if response_format == "srt":
-            return PlainTextResponse(formats.srt(segments), media_type="application/x-subrip")
-        if response_format == "vtt":
-            return PlainTextResponse(formats.vtt(segments), media_type="text/vtt")
-        if response_format == "verbose_json":
-            return JSONResponse(formats.verbose(segments, speech.language, seconds, wanted))
-        return JSONResponse({"text": formats.plain_text(segments)})
+        return _rendered(response_format, segments, speech.language, seconds, wanted)
 
     @router.post("/v1/audio/translations", summary="OpenAI: a recording's text in English")
-    async def translations(file: Upload) -> Response:
-        await file.close()
-        raise NotImplementedByModel(
-            f"the model {transcriber.settings.name} transcribes English and translates nothing"
-        )
+    async def translations(
+        *,
+        caller: Caller,
+        file: Upload,
+        model: Annotated[str, Form()] = "whisper",
+        prompt: Annotated[str | None, Form(max_length=4000)] = None,
+        response_format: Annotated[ResponseFormat, Form()] = "json",
+        temperature: Annotated[float | None, Form(ge=0, le=1)] = None,
+    ) -> Response:
+        transcriber.check_model(model)
+        if not transcriber.recognizer.multilingual:
+            raise NotImplementedByModel(
+                f"the model {transcriber.settings.name} transcribes English and translates nothing"
+            )
+        request = Request(None, prompt, temperature, translate=True)
+        _, segments, seconds = await transcriber.transcribe(caller, file, request)
+        only_segments = frozenset({"segment"})
+        return _rendered(response_format, segments, "en", seconds, only_segments, "translate")
 
     return router
+
+
+def _rendered(
+    response_format: ResponseFormat,
+    segments: list[Any],
+    language: str,
+    seconds: float,
+    wanted: frozenset[str],
+    task: str = "transcribe",
+) -> Response:
+    """An answer in one of OpenAI's formats."""
+    if response_format == "text":
+        return PlainTextResponse(formats.plain_text(segments) + "\n")
+    if response_format == "srt":
+        return PlainTextResponse(formats.srt(segments), media_type="application/x-subrip")
+    if response_format == "vtt":
+        return PlainTextResponse(formats.vtt(segments), media_type="text/vtt")
+    if response_format == "verbose_json":
+        return JSONResponse(formats.verbose(segments, language, seconds, wanted, task))
+    return JSONResponse({"text": formats.plain_text(segments)})
 
 
 def _own_routes(transcriber: Transcriber) -> APIRouter:
@@ -300,6 +319,8 @@ def _own_routes(transcriber: Transcriber) -> APIRouter:
             )
         async with transcriber.admission.slot():
             audio = await transcriber.decode(file)
+            if not audio.seconds:
+                raise BadRequest("file: the file holds no sound", param="file")
             language, probability = await transcriber.admission.in_thread(
                 transcriber.recognizer.detect_language, audio.samples
             )

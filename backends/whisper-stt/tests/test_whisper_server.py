@@ -153,6 +153,14 @@ def test_silence_has_no_words(server: RunningServer) -> None:
     ]
 
 
+def test_a_recording_of_no_length_has_no_words(server: RunningServer) -> None:
+    nothing = wav(np.zeros(0, np.int16), 16_000)
+    assert transcribe(server, nothing).json() == {"text": ""}
+    own = ask(server, "/transcribe", nothing).json()
+    assert (own["text"], own["duration"], own["segments"]) == ("", 0, [])
+    assert events(ask(server, "/stream", nothing))[-1][1]["segments"] == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "param", "reason"),
     [

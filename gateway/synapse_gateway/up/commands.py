@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+import wave
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synapse_gateway.up import plan as plans
+from synapse_gateway.up import samples
 from synapse_gateway.up.configuration import as_yaml, configuration
 from synapse_gateway.up.errors import UpError
 from synapse_gateway.up.foreign import API_KEY_VARIABLE, Foreign, base_url, inspect
@@ -138,8 +141,17 @@ def _up(options: argparse.Namespace) -> int:
         return 130
     supervisor.returncode = 0  # it outlives this process, which therefore never waits for it
     _say(f"ready after {time.monotonic() - begun:.1f} s")
+    _make_samples(plan, directory)
     _say(summary(state, directory, stop_command(directory, default_directory())))
     return 0
+
+
+def _make_samples(plan: Plan, directory: StateDirectory) -> None:
+    """Write recordings to try; without them their lines are not printed."""
+    ports = [process.port for process in plan.processes if process.name == "piper"]
+    if ports:
+        with contextlib.suppress(OSError, EOFError, wave.Error):
+            samples.make(directory.samples, ports[0])
 
 
 def _already_up(state: State, directory: StateDirectory) -> int:

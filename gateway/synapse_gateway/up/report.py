@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from synapse_gateway.up.ports import LOOPBACK
+from synapse_gateway.up.samples import CONVERSATION, NOISY
 from synapse_gateway.up.state import Status
 
 if TYPE_CHECKING:
@@ -37,6 +38,22 @@ def _embedded_lines(url: str) -> list[str]:
         _post(f"{url}/v1/audio/speech", speech, more=" -o hello.wav"),
         f"  curl {url}/v1/audio/transcriptions -F model=whisper-1 -F file=@hello.wav",
     ]
+
+
+def _sample_lines(url: str, directory: StateDirectory) -> list[str]:
+    conversation, noisy = directory.samples / CONVERSATION, directory.samples / NOISY
+    lines = []
+    if conversation.is_file():
+        lines += [
+            "Who speaks when in a recording of two:",
+            f"  curl {url}/speakers/diarize -F file=@{shlex.quote(str(conversation))}",
+        ]
+    if noisy.is_file():
+        lines += [
+            "A noisy recording, cleaned:",
+            f"  curl {url}/audio/denoise -F file=@{shlex.quote(str(noisy))} -o clean.wav",
+        ]
+    return lines
 
 
 def _failover_lines(url: str, state: State) -> list[str]:
@@ -95,7 +112,8 @@ def summary(state: State, directory: StateDirectory, stop: str) -> str:
         if embedded or state.plan.models:
             lines += _chat_lines(url, "auto")
         if embedded:
-            lines += _embedded_lines(url) + _failover_lines(url, state)
+            lines += _embedded_lines(url) + _sample_lines(url, directory)
+            lines += _failover_lines(url, state)
         lines += [
             "Models, health, metrics, documentation:",
             f"  curl {url}/v1/models; curl {url}/health; curl {url}/metrics",

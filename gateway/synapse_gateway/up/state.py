@@ -73,6 +73,7 @@ class StateDirectory:
         self.config = path / "gateway.yaml"
         self.plan = path / "plan.json"
         self.logs = path / "logs"
+        self.samples = path / "samples"
         self._state = path / "state.json"
         self._lock = path / "lock"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import wave
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +89,23 @@ def test_the_printed_speech_comes_back_as_the_same_words(up: Up, tmp_path: Path)
     assert (tmp_path / "hello.wav").read_bytes().startswith(b"RIFF")
     text = up.run(up.line("/v1/audio/transcriptions"), tmp_path)
     assert "every model answers from one address" in text.lower()
+
+
+def test_the_printed_conversation_has_two_speakers(up: Up, tmp_path: Path) -> None:
+    answer = json.loads(up.run(up.line("/speakers/diarize"), tmp_path))
+    assert answer["num_speakers"] == 2
+    assert answer["segments"][0]["speaker"] != answer["segments"][-1]["speaker"]
+
+
+def test_the_printed_noisy_recording_comes_back_with_quieter_pauses(up: Up, tmp_path: Path) -> None:
+    up.run(up.line("/audio/denoise"), tmp_path)
+    quietest = []
+    for path in (up.directory.samples / "noisy.wav", tmp_path / "clean.wav"):
+        with wave.open(str(path)) as file:
+            samples = array("h", file.readframes(file.getnframes()))
+        blocks = [samples[at : at + 1000] for at in range(0, len(samples) - 1000, 1000)]
+        quietest.append(min(sum(abs(one) for one in block) for block in blocks))
+    assert quietest[1] < quietest[0] / 5
 
 
 def test_all_of_it_takes_less_than_one_and_a_half_gigabytes(up: Up) -> None:

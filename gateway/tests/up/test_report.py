@@ -9,6 +9,7 @@ import pytest
 from synapse_gateway.up.identity import ProcessId
 from synapse_gateway.up.plan import EMBEDDED, Plan, embedded_process, gateway_process
 from synapse_gateway.up.report import stop_command, summary
+from synapse_gateway.up.samples import CONVERSATION, NOISY
 from synapse_gateway.up.state import Phase, ProcessState, State, StateDirectory, Status
 
 if TYPE_CHECKING:
@@ -49,6 +50,18 @@ def test_the_lines_to_try_cover_chat_stream_embedding_speech_and_transcription(t
     paths = {word.partition("/v1")[2] for words in commands(text) for word in words[:4]}
     assert {"/chat/completions", "/embeddings", "/audio/speech", "/audio/transcriptions"} <= paths
     assert '"stream": true' in text
+
+
+def test_recordings_to_try_are_named_once_they_are_there(
+    text: str, tmp_path: Path, directory: StateDirectory
+) -> None:
+    assert "/speakers/diarize" not in text
+    directory.samples.mkdir(parents=True)
+    (directory.samples / CONVERSATION).touch()
+    (directory.samples / NOISY).touch()
+    lines = commands(summary(state(tmp_path), directory, "make down"))
+    assert ["-F", f"file=@{directory.samples / CONVERSATION}"] in [words[2:4] for words in lines]
+    assert ["-F", f"file=@{directory.samples / NOISY}"] in [words[2:4] for words in lines]
 
 
 def test_the_process_to_kill_is_the_first_chat_server(text: str) -> None:

@@ -1,0 +1,1 @@
+"""How well the model servers do on real audio, measured over HTTP."""
