@@ -3,7 +3,7 @@
 #
 #   hack/images/build.sh                     all of them
 #   hack/images/build.sh gateway piper-tts   some of: gateway llama-cpp piper-tts whisper-stt
-#                                            pyannote-speaker deepfilter-audio
+#                                            pyannote-speaker deepfilter-audio openvoice
 #                                            ollama redis (for tests without a registry)
 #
 #   BUILDER       docker or buildah; by default the one that works here
@@ -64,12 +64,12 @@ build() { # build NAME DOCKERFILE CONTEXT
 }
 
 names=("$@")
-[[ $# -gt 0 ]] || names=(gateway llama-cpp piper-tts whisper-stt pyannote-speaker deepfilter-audio)
+[[ $# -gt 0 ]] || names=(gateway llama-cpp piper-tts whisper-stt pyannote-speaker deepfilter-audio openvoice)
 for name in "${names[@]}"; do
   case "$name" in
-    gateway | llama-cpp | piper-tts | whisper-stt | pyannote-speaker | deepfilter-audio | ollama | redis) ;;
+    gateway | llama-cpp | piper-tts | whisper-stt | pyannote-speaker | deepfilter-audio | openvoice | ollama | redis) ;;
     *) die "unknown image '$name': expected gateway, llama-cpp, piper-tts, whisper-stt, pyannote-speaker,\
- deepfilter-audio, ollama or redis" ;;
+ deepfilter-audio, openvoice, ollama or redis" ;;
   esac
 done
 

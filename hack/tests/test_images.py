@@ -30,6 +30,7 @@ LOCK = {
     "whisper-stt": "embedded",
     "pyannote-speaker": "embedded",
     "deepfilter-audio": "embedded",
+    "openvoice": "embedded",
     "not-for-unit-tests": "test",
 }
 DOCKERFILES = {

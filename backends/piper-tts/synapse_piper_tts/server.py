@@ -1,10 +1,10 @@
 """Routes of the Piper server: OpenAI's speech API and Piper's own."""
 
 import asyncio
-import base64
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import Histogram
@@ -16,38 +16,23 @@ from synapse_serving import (
     Metrics,
     ModelNotFound,
     Options,
-    UnprocessableField,
     create_app,
-    event,
-    stream_response,
 )
-from synapse_serving.audio_output import FORMATS, available_formats, encode, stretched
-from synapse_serving.streams import from_thread
+from synapse_serving.audio_output import stretched
+from synapse_serving.speech import (
+    OPENAI_VOICES,
+    Language,
+    SpeechRequest,
+    check_format,
+    check_language,
+    check_speed,
+    check_text,
+    spoken_response,
+)
 
 from .voice import Voice
 
 MODELS = ("piper", "tts-1", "tts-1-hd", "gpt-4o-mini-tts")
-
-# OpenAI's voices. A client must name one, and here there is one voice for all of them; the
-# response header x-synapse-voice tells which spoke.
-OPENAI_VOICES = frozenset(
-    {"alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"}
-    | {"marin", "nova", "onyx", "sage", "shimmer", "verse"}
-)
-
-
-class SpeechRequest(BaseModel):
-    """Body of OpenAI's ``POST /v1/audio/speech``, and ``language``, which OpenAI has not."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    model: str = "piper"
-    input: Annotated[str, Field(min_length=1)]
-    voice: str | dict[str, str] = "default"
-    response_format: str = "mp3"
-    speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
-    stream_format: Literal["audio", "sse"] = "audio"
-    language: str | None = None
 
 
 class SynthesizeRequest(BaseModel):
@@ -65,9 +50,9 @@ class Speaker:
     def __init__(self, path: Path, name: str, options: Options, max_characters: int) -> None:
         self._path = path
         self._options = options
-        self._max_characters = max_characters
         self._voice: Voice | None = None
         self.name = name
+        self.max_characters = max_characters
 
     async def load(self) -> None:
         """Load the voice and say a word, so that the first caller does not wait for that."""
@@ -80,21 +65,8 @@ class Speaker:
         assert self._voice is not None  # noqa: S101 - the gate answers 503 before
         return self._voice
 
-    def check_text(self, text: str, field: str) -> str:
-        """The text, if it can be spoken."""
-        if len(text) > self._max_characters:
-            raise BadRequest(
-                f"{field}: {len(text)} characters, at most {self._max_characters}", param=field
-            )
-        if "\0" in text:  # espeak-ng takes C strings
-            raise BadRequest(f"{field}: must not hold the character U+0000", param=field)
-        if not any(letter.isalnum() for letter in text):
-            raise BadRequest(f"{field}: there is nothing to speak in it", param=field)
-        return text
-
-    def check_voice(self, voice: str | dict[str, str]) -> None:
+    def check_voice(self, asked: str) -> None:
         """Refuse a voice that nobody knows."""
-        asked = voice.get("id", "") if isinstance(voice, dict) else voice
         if asked not in {self.name, "default", *OPENAI_VOICES}:
             raise BadRequest(
                 f"voice: {asked!r} is not known; known: {self.name}, and OpenAI's names for it",
@@ -102,50 +74,9 @@ class Speaker:
                 code="voice_not_found",
             )
 
-    def languages(self) -> list[dict[str, str]]:
-        """What the voice speaks: the code without its region, and the English name."""
-        code = self.voice.language.split("-", 1)[0]
-        return [{"code": code, "name": self.voice.language_name}]
-
-    def check_language(self, language: str | None) -> None:
-        """Refuse a language that the voice does not speak; its code, locale or name is right."""
-        if not language:
-            return
-        (known,) = self.languages()
-        asked = language.strip().lower().replace("_", "-")
-        if asked.split("-", 1)[0] != known["code"] and asked != known["name"].lower():
-            raise UnprocessableField(
-                f"language: the voice {self.name} does not speak {language!r}; it speaks "
-                f"{known['code']} ({known['name']})",
-                param="language",
-            )
-
-    def check_speed(self, speed: float) -> float:
-        """The speed, if it can be had here."""
-        if speed != 1 and len(available_formats()) == 1:
-            raise UnprocessableField("speed: only 1.0 can be had here", param="speed")
-        return speed
-
-    def check_format(self, name: str) -> str:
-        """The format, if it can be made here."""
-        known = available_formats()
-        if name not in known:
-            raise UnprocessableField(
-                f"response_format: {name!r} cannot be made here; known: {', '.join(known)}",
-                param="response_format",
-            )
-        return name
-
-
-async def _as_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """OpenAI's speech events: base64 deltas, then one that says it is done."""
-    try:
-        async for part in audio:
-            text = base64.b64encode(part).decode()
-            yield event({"type": "speech.audio.delta", "audio": text})
-        yield event({"type": "speech.audio.done", "usage": None})
-    finally:
-        await audio.aclose()
+    def languages(self) -> list[Language]:
+        """What the voice speaks."""
+        return [Language(self.voice.language.split("-", 1)[0], self.voice.language_name)]
 
 
 def _routes(speaker: Speaker, admission: Admission, spoken: Histogram) -> APIRouter:
@@ -159,29 +90,23 @@ def _routes(speaker: Speaker, admission: Admission, spoken: Histogram) -> APIRou
             yield said
 
     async def respond(said: Iterator[Any], form: str, *, events: bool = False) -> Response:
-        async def make() -> AsyncGenerator[bytes, None]:
-            encoded = encode(said, speaker.voice.rate, form)
-            audio = from_thread(admission, encoded)
-            return _as_events(audio) if events else audio
-
-        media_type = "text/event-stream" if events else FORMATS[form].media_type
-        headers = {"x-synapse-voice": speaker.name}
-        return await stream_response(admission, make, media_type=media_type, headers=headers)
+        rate = speaker.voice.rate
+        return await spoken_response(admission, said, rate, form, voice=speaker.name, events=events)
 
     @router.post("/v1/audio/speech", summary="OpenAI: speech for a text, sent as it is made")
     async def speech(body: SpeechRequest) -> Response:
         if body.model not in {*MODELS, speaker.name}:
             raise ModelNotFound(body.model, [*MODELS, speaker.name])
-        speaker.check_voice(body.voice)
-        speaker.check_language(body.language)
-        form = speaker.check_format(body.response_format)
-        text = speaker.check_text(body.input, "input")
-        said = sentences(text, 1.0, speaker.check_speed(body.speed))
+        speaker.check_voice(body.voice_name)
+        check_language(body.language, speaker.languages(), f"the voice {speaker.name}")
+        form = check_format(body.response_format)
+        text = check_text(body.input, speaker.max_characters, "input")
+        said = sentences(text, 1.0, check_speed(body.speed))
         return await respond(said, form, events=body.stream_format == "sse")
 
     @router.post("/synthesize", summary="Piper: a WAV file for a text")
     async def synthesize(body: SynthesizeRequest) -> Response:
-        text = speaker.check_text(body.text, "text")
+        text = check_text(body.text, speaker.max_characters, "text")
         return await respond(sentences(text, body.length_scale, 1.0), "wav")
 
     @router.get("/v1/audio/voices", summary="Voices that can speak")
@@ -196,7 +121,7 @@ def _routes(speaker: Speaker, admission: Admission, spoken: Histogram) -> APIRou
 
     @router.get("/languages", summary="Languages that can be spoken")
     async def languages() -> list[dict[str, str]]:
-        return speaker.languages()
+        return [asdict(language) for language in speaker.languages()]
 
     return router
 

@@ -296,6 +296,7 @@ def conversion(servers: Servers) -> list[Converted]:
 
 def duration(data: bytes) -> float:
     """Seconds of sound that a player would play."""
+    container: Any
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.audio[0]
-        return sum(frame.samples for frame in container.decode(stream)) / stream.rate
+        return float(sum(frame.samples for frame in container.decode(stream)) / stream.rate)

@@ -78,7 +78,8 @@ class Voices:
             samples = self._espeak.say(text)
         else:
             samples = resampled(self._piper(text), round(RATE * _FACTORS[speaker]), RATE)
-        return (samples * (0.08 / np.sqrt(np.mean(samples**2)))).astype(np.float32)
+        level: Samples = samples * np.float32(0.08 / np.sqrt(np.mean(samples**2)))
+        return level
 
     def _piper(self, text: str) -> Samples:
         if text not in self._spoken:
@@ -124,7 +125,7 @@ class Espeak:
         unicode_text = 1
         self._library.espeak_Synth(data, len(data) + 1, 0, 0, 0, unicode_text, None, None)
         self._library.espeak_Synchronize()
-        return np.concatenate(self._parts).astype(np.float32) / 32_768
+        return np.concatenate(self._parts).astype(np.float32) / np.float32(32_768)
 
 
 def resampled(samples: Samples, rate: int, target: int) -> Samples:
@@ -158,7 +159,7 @@ def read_wav(data: bytes) -> Samples:
         if kind != (RATE, 1, 2):
             raise ValueError(f"not 16-bit mono at {RATE} Hz: {kind}")
         raw = np.frombuffer(file.readframes(len(data)), "<i2")
-    return raw.astype(np.float32) / 32_768
+    return raw.astype(np.float32) / np.float32(32_768)
 
 
 def babble(voices: Voices, size: int, seed: int) -> Samples:

@@ -80,13 +80,15 @@ def open_audio(source: Any) -> tuple[Any, Any]:
     except (av.FFmpegError, ValueError, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOMEM:
             raise MemoryError from error
-        raise RefusedError("the file is not a known audio format", 415) from error
+        raise RefusedError("the file is not a known audio format, or is cut off", 415) from error
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             raise RefusedError("the file holds video; send its sound alone", 415)
     if not container.streams.audio:
         raise RefusedError("the file holds no sound", 415)
     stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise RefusedError("the file's sound is of a codec that is not known", 415)
     if not 1 <= stream.channels <= MAX_CHANNELS:
         raise RefusedError(
             f"the file has {stream.channels} channels; 1 to {MAX_CHANNELS} are read", 400

@@ -31,8 +31,13 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(module: str, *arguments: str) -> Iterator[RunningServer]:
+def running_server(module: str, *arguments: str, healthy: bool = True) -> Iterator[RunningServer]:
     """Run ``python -m module --port 0 arguments`` until the end of the ``with``.
+
+    Args:
+        module: Of a server.
+        arguments: Its flags.
+        healthy: Whether to wait until it is; else until it listens.
 
     Raises:
         RuntimeError: It ended, or did not become healthy in time; the message has its output.
@@ -47,7 +52,8 @@ def running_server(module: str, *arguments: str) -> Iterator[RunningServer]:
     output = _Output(process)
     try:
         url = output.address()
-        _wait_until_healthy(url, output)
+        if healthy:
+            _wait_until_healthy(url, output)
         yield RunningServer(url, process)
     finally:
         if process.poll() is None:
