@@ -6,5 +6,5 @@ bin=${VENV:-.venv}/bin
 
 "$bin/ruff" check .
 "$bin/ruff" format --check --quiet .
-"$bin/mypy" gateway/synapse_gateway backends/*/synapse_* conformance hack/cluster
+"$bin/mypy" gateway/synapse_gateway backends/*/synapse_* conformance hack/cluster hack/argocd
 "$bin/python" -m pytest --cov --cov-report=term:skip-covered "$@"

@@ -1,5 +1,5 @@
 # A real cluster: made here, or the user's own by KUBECONFIG=...
-.PHONY: cluster cluster-down cluster-status cluster-proof
+.PHONY: cluster cluster-down cluster-status cluster-proof argocd-proof
 
 ##@ A cluster (KUBECONFIG=... takes your own; docs/cluster.md)
 
@@ -12,6 +12,10 @@ cluster-down: ## Take it down, and say what is left of it
 cluster-proof: ## Prove it: policies, volumes, node loss, monitoring, autoscaling, Argo CD
 	$(install) test
 	@$(VENV)/bin/python -m pytest hack/cluster/proofs
+
+argocd-proof: ## Sync gitops/ by Argo CD under traffic: phases, drift, mistakes, a roll back (docs/gitops.md)
+	$(install) test
+	@$(VENV)/bin/python -m hack.argocd
 
 cluster-status: ## Nodes and pods of the cluster
 	@$${PYTHON:-python3} -m hack.cluster status

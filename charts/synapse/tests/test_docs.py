@@ -32,10 +32,12 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCS, ids=identify)
 def test_every_make_target_exists(path: Path) -> None:
-    known = set(
-        re.findall(r"^([a-z0-9-]+):", (ROOT / "hack" / "deploy.mk").read_text(), re.MULTILINE)
-    )
-    known |= set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    files = [ROOT / "Makefile", *ROOT.glob("hack/**/*.mk")]
+    known = {
+        target
+        for file in files
+        for target in re.findall(r"^([a-z0-9-]+):", file.read_text(), re.MULTILINE)
+    }
     for line in re.findall(r"^make (.+)$", path.read_text(), re.MULTILINE):
         words = line.partition("#")[0].split()
         for word in words:

@@ -1,0 +1,23 @@
+"""Asks servers the requests of standard input, and prints what they say: JSON in, JSON out."""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+
+def ask(request: dict[str, Any]) -> dict[str, str]:
+    """Send one request; its answer's text, or why there is none."""
+    body = json.dumps(request["body"]).encode()
+    headers = {"content-type": "application/json"}
+    asked = urllib.request.Request(request["url"], body, headers)  # noqa: S310 - of the plan
+    try:
+        with urllib.request.urlopen(asked, timeout=120) as answer:  # noqa: S310
+            return {"text": answer.read().decode()}
+    except (OSError, urllib.error.URLError) as error:
+        return {"error": str(error)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps([ask(request) for request in json.loads(sys.argv[1])]))
