@@ -20,15 +20,24 @@ import av  # noqa: E402 - after the skips
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.real
 TEXT = "The quick brown fox jumps over the lazy dog. Every model answers from one address."
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server("synapse_piper_tts", "--max-characters", "1000") as running:
-        yield running
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def server(temporary: Path) -> Iterator[RunningServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        patch.delenv("CI", raising=False)  # where it is set, onnxruntime has no telemetry anyway
+        with running_server("synapse_piper_tts", "--max-characters", "1000") as running:
+            yield running
 
 
 def speak(server: RunningServer, **fields: Any) -> httpx.Response:
@@ -62,6 +71,13 @@ def test_each_format_is_what_it_says_and_lasts_as_long_as_the_words(
     assert answer.headers["x-synapse-voice"] == "joe"
     assert answer.content.startswith(magic)
     assert 4 < seconds(answer.content) < 8
+
+
+def test_no_library_writes_the_id_that_its_telemetry_would_send(
+    server: RunningServer, temporary: Path
+) -> None:
+    assert speak(server).status_code == 200
+    assert list(temporary.iterdir()) == []
 
 
 def test_pcm_is_24_khz_16_bit_mono_without_a_header(server: RunningServer) -> None:

@@ -22,9 +22,11 @@ class StartError(Exception):
 
 
 def forbid_network() -> None:
-    """Have model libraries look at local files only. Call it before they are imported."""
+    """Have model libraries look at local files only, and tell nobody. Call it before any import."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # onnxruntime from 1.29 on tells Microsoft of each model, and writes an id into a file.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
