@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,10 @@ print(bool(files), flags)
 pytestmark = pytest.mark.slow
 
 
-def podman(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def podman(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     environ = os.environ | {"CONTAINERS_CONF": str(containers_conf(folder))}
     return subprocess.run(
-        [PODMAN, *arguments], capture_output=True, text=True, check=False, env=environ
+        [PODMAN, *arguments], input=stdin, capture_output=True, text=True, check=False, env=environ
     )
 
 
@@ -90,3 +91,26 @@ def test_licences_of_what_a_server_loads_are_inside(image: str, tmp_path: Path) 
     name = image.split("/synapse-")[1].split(":", maxsplit=1)[0]
     inside = run_python(image, tmp_path, "print(open('/LICENSES.md').read())")
     assert inside == (ROOT / "backends" / name / "LICENSES.md").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize(
+    ("image", "paths"),
+    [
+        ("pyannote-speaker", ["/diarize"]),
+        ("deepfilter-audio", ["/denoise", "/convert"]),
+    ],
+    indirect=["image"],
+)
+def test_a_server_works_with_a_root_that_is_read_only(
+    image: str, paths: list[str], tmp_path: Path
+) -> None:
+    name = f"synapse-test-{uuid.uuid4().hex[:8]}"
+    flags = ("--network", "none", "--read-only", "--cap-drop", "ALL", "--tmpfs", "/tmp")  # noqa: S108
+    try:
+        started = podman(tmp_path, "run", "-d", "--rm", "--name", name, *flags, image)
+        assert started.returncode == 0, started.stderr
+        program = (ROOT / "hack" / "tests" / "upload_tone.py").read_text(encoding="utf-8")
+        asked = podman(tmp_path, "exec", "-i", name, "python3", "-", *paths, stdin=program)
+        assert asked.stdout.strip() == str([200] * len(paths)), asked.stderr
+    finally:
+        podman(tmp_path, "rm", "--force", "--time", "5", name)
