@@ -14,7 +14,8 @@ endif
 
 # A user's own server needs the gateway alone, unless the embedded models are asked for as well.
 up_lock = $(if $(BACKEND),$(if $(EMBEDDED),embedded,gateway),embedded)
-up_flags = --port $(PORT) $(addprefix --backend ,$(BACKEND)) $(if $(EMBEDDED),--embedded)
+# only what was asked for, so that a second `make up` can tell
+up_flags = $(if $(filter file,$(origin PORT)),,--port $(PORT)) $(addprefix --backend ,$(BACKEND)) $(if $(EMBEDDED),--embedded)
 install = @$${PYTHON:-python3} hack/install.py
 
 help: ## Show this list

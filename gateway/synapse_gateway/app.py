@@ -438,7 +438,9 @@ def serve(options: ServeOptions, environ: Mapping[str, str] | None = None) -> No
     env = dict(os.environ if environ is None else environ)
     if options.redis_url:
         env["SYNAPSE_REDIS_URL"] = options.redis_url
-    log = logs.setup(options.log_level, instance=options.instance_id, redact=Redactor())
+    log = logs.setup(
+        options.log_level, instance=options.instance_id, redact=Redactor.from_environ(env)
+    )
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(options, env, log))

@@ -49,7 +49,7 @@ def _dispatch(arguments: list[str]) -> int:
         module, function, _ = _EXTERNAL[arguments[0]]
         return int(getattr(importlib.import_module(module), function)(arguments[1:]) or 0)
     if " ".join(arguments[:2]) == EXPLAIN:
-        arguments = [EXPLAIN, *arguments[2:]]
+        arguments = [EXPLAIN, *_options_first(arguments[2:])]
     options = build_parser().parse_args(arguments)
     # imported late: `errors` and what follows it are not needed to print a usage
     config_error = importlib.import_module("synapse_gateway.errors").ConfigError
@@ -59,6 +59,14 @@ def _dispatch(arguments: list[str]) -> int:
     except config_error as error:
         sys.stderr.write(f"{error}\n")
         return 1
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """Put `--key NAME` before the words: argparse takes no optional word behind an option."""
+    if "--key" not in arguments[:-1]:
+        return arguments
+    at = arguments.index("--key")
+    return [*arguments[at : at + 2], *arguments[:at], *arguments[at + 2 :]]
 
 
 def build_parser() -> argparse.ArgumentParser:

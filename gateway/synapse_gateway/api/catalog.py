@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from synapse_gateway.ollama_api.catalog import same_names
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -17,6 +19,11 @@ _STARTED = int(time.time())
 def visible_models(table: RouteTable, caller: Caller) -> Iterator[ModelRoute]:
     """Iterate over the models that a key may see, each once."""
     return (route for route in table.models.values() if caller.allows(route.name))
+
+
+def find_model(table: RouteTable, name: str) -> ModelRoute | None:
+    """Look a model up by a name or an alias; Ollama's default tag may be there or not."""
+    return next((route for same in same_names(name) if (route := table.model(same))), None)
 
 
 def model_object(route: ModelRoute) -> dict[str, Any]:

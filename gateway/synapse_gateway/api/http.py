@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from synapse_gateway import __version__, errors
 from synapse_gateway.api.access import Account, CallerOf
 from synapse_gateway.api.audio import AUDIO_ROUTES
-from synapse_gateway.api.catalog import model_object, visible_models
+from synapse_gateway.api.catalog import find_model, model_object, visible_models
 from synapse_gateway.api.errors import render
 from synapse_gateway.api.ollama import OLLAMA_ROUTES, add_ollama
 from synapse_gateway.api.openapi import describe, page
@@ -108,7 +108,7 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
         }
         good = sum(entry["status"] in {"healthy", "asleep"} for entry in backends.values())
         status = "healthy"
-        if good < len(backends):
+        if good < len(backends) or not backends:
             status = "degraded" if good else "unhealthy"
         return {"status": status, "version": __version__, "backends": backends}
 
@@ -121,7 +121,9 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
         if gateway.draining:
             raise errors.Unavailable("The gateway is stopping.", retry_after=1)
         backends = gateway.fleet.backends.values()
-        if backends and all(backend.up is False for backend in backends):
+        if not backends:
+            raise errors.Unavailable("No backend is configured.", retry_after=5)
+        if all(backend.up is False for backend in backends):
             raise errors.Unavailable("No backend answers.", retry_after=5)
         return {"status": "ready"}
 
@@ -168,8 +170,7 @@ def _add_catalog(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/v1/models/{model:path}", tags=["models"], summary="Describe one model.")
     async def model(model: str, caller: CallerOf) -> dict[str, Any]:
-        table = gateway.state.table
-        route = table.model(model) or table.model(model.removesuffix(":latest"))
+        route = find_model(gateway.state.table, model)
         if route is None or not caller.allows(route.name):
             raise errors.ModelNotFound(f"The model {model[:200]!r} does not exist.", param="model")
         return model_object(route)

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 
 from synapse_gateway.api import bodies
 from synapse_gateway.api.access import CallerOf
-from synapse_gateway.api.catalog import visible_models
+from synapse_gateway.api.catalog import find_model, visible_models
 from synapse_gateway.api.prepare import forwarded, route_header, session_affinity
 from synapse_gateway.backends.base import Capability, DiscoveredModel, ModelFile
 from synapse_gateway.errors import InvalidRequest, ModelNotFound, RequestError, TooLarge
@@ -227,7 +227,7 @@ def add_ollama(app: FastAPI, gateway: Gateway) -> None:
         limit = table.settings.limits.max_body_bytes
         body = bodies.parse(bodies.Show, await _small_body(request, limit))
         name = body.model or body.name or ""
-        route = next((r for n in catalog.same_names(name) if (r := table.model(n))), None)
+        route = find_model(table, name)
         if route is None or not caller.allows(route.name):
             raise ModelNotFound(unknown_model("/api/show", name).sentence, param="model")
         return _json(await _shown(gateway, route))

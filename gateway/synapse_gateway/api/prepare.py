@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from synapse_gateway.api import bodies
 from synapse_gateway.api.call import header_lines
+from synapse_gateway.api.catalog import find_model
 from synapse_gateway.api.multipart import encode, new_boundary
 from synapse_gateway.backends.base import Capability
 from synapse_gateway.config.settings import Policy
@@ -20,7 +21,6 @@ from synapse_gateway.errors import (
     NotSupported,
     UnsupportedMedia,
 )
-from synapse_gateway.ollama_api.catalog import same_names
 from synapse_gateway.proxy.events import EventCutter
 from synapse_gateway.proxy.readers import StreamReader
 from synapse_gateway.proxy.request import Form, ProxyRequest
@@ -94,7 +94,7 @@ class Resolver:
         if name in auto.NAMES:
             route = self._automatic(path, capability, facts)
         else:
-            route = self.find(name) or self._table.path(path)
+            route = find_model(self._table, name) or self._table.path(path)
         if route is None or not self._caller.allows(route.name or name):
             self._refuse_all(capability)
             raise ModelNotFound(
@@ -125,10 +125,6 @@ class Resolver:
             raise Forbidden(f"This key may not use {path}.")
         self._record.model = route.name
         return route
-
-    def find(self, name: str) -> ModelRoute | None:
-        """Look a name up; Ollama's default tag may be there or not."""
-        return next((r for same in same_names(name) if (r := self._table.model(same))), None)
 
     def _refuse_all(self, capability: Capability) -> None:
         if not self._table.offers(capability):

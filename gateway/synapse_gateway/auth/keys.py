@@ -40,7 +40,6 @@ class Caller(msgspec.Struct, frozen=True, eq=False):
         name: Name of the key; never the key.
         anonymous: Whether no known key was sent.
         priority: 0 to 9; 9 leaves the queue first.
-        group: Worker group whose models it reaches.
         requests_per_minute: None is unlimited, as for the two below.
         tokens_per_minute: Of prompt and answer together.
         concurrency: Requests in flight at once.
@@ -52,7 +51,6 @@ class Caller(msgspec.Struct, frozen=True, eq=False):
     name: str
     anonymous: bool
     priority: int
-    group: str | None
     requests_per_minute: int | None
     tokens_per_minute: int | None
     concurrency: int | None
@@ -64,14 +62,23 @@ class Caller(msgspec.Struct, frozen=True, eq=False):
     def build(
         cls, name: str, limits: KeyLimits, *, anonymous: bool = False, group: str | None = None
     ) -> Caller:
-        """Return the caller of a configured key."""
+        """Return the caller of a configured key.
+
+        Args:
+            name: The key's.
+            limits: What it may.
+            anonymous: Whether it stands for callers without one.
+            group: Its worker group: it reaches the models of that one's workers, and those that
+                `limits` names.
+        """
         models = limits.models
+        if models is None and group is not None:
+            models = ()
         rates = (limits.requests_per_minute, limits.tokens_per_minute, limits.concurrency)
         return cls(
             name=name,
             anonymous=anonymous,
             priority=limits.priority,
-            group=group,
             requests_per_minute=limits.requests_per_minute,
             tokens_per_minute=limits.tokens_per_minute,
             concurrency=limits.concurrency,

@@ -6,14 +6,19 @@ backend is asked, so models that only a backend lists, and what is busy or down,
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
+from starlette.routing import Match
 
+from synapse_gateway.api.audio import AUDIO_ROUTES
+from synapse_gateway.api.http import make_app
 from synapse_gateway.api.ollama import OLLAMA_ROUTES, prepare_ollama
 from synapse_gateway.api.prepare import Resolver, prepare_json
 from synapse_gateway.api.routes import OPENAI_ROUTES
+from synapse_gateway.api.speech import SPEECH_ROUTES
 from synapse_gateway.auth.keys import ANONYMOUS, Caller
 from synapse_gateway.backends import adapter
 from synapse_gateway.config.findings import suggest
@@ -26,7 +31,10 @@ from synapse_gateway.telemetry.record import RequestRecord
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from starlette.types import Scope
+
     from synapse_gateway.api.call import Call
+    from synapse_gateway.api.gateway import Gateway
     from synapse_gateway.backends.base import Capability
     from synapse_gateway.config import Settings
     from synapse_gateway.routing.table import Candidate, ModelRoute
@@ -47,7 +55,7 @@ def parse_request(text: str) -> tuple[str, bytes]:
     """Return the path and body of a request that somebody typed.
 
     Args:
-        text: `[POST] [PATH] [JSON]`, or `@FILE` that holds the same; without a path it is a chat.
+        text: `[METHOD] [PATH] [JSON]`, or `@FILE` that holds the same; without a path it is a chat.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -57,7 +65,7 @@ def parse_request(text: str) -> tuple[str, bytes]:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{text[1:]}: cannot be read: {error}") from error
-    text = text.strip().removeprefix("POST ").lstrip()
+    text = re.sub("^(GET|HEAD|POST) +", "", text.strip())
     if text.startswith("{"):
         return DEFAULT_PATH, text.encode()
     path, brace, body = text.partition("{")
@@ -103,7 +111,7 @@ def _caller(settings: Settings, key: str | None) -> Caller:
         return Caller.build(ANONYMOUS, KeyLimits())
     if key not in settings.keys:
         raise ConfigError(f"--key: unknown key {key!r}; {suggest(key, settings.keys)}")
-    return Caller.build(key, settings.keys[key])
+    return Caller.build(key, settings.keys[key], group=settings.keys[key].group)
 
 
 def _resolve(
@@ -131,10 +139,24 @@ def _resolve(
             return None, None
         return prepared.route, prepared.capability
     route = table.path(path)
+    if route is None and _is_answered_here(path):
+        return None, None
     if route is None:
-        known = [*OPENAI_ROUTES, *OLLAMA_ROUTES, *table.settings.routes]
+        known = dict.fromkeys((*OPENAI_ROUTES, *OLLAMA_ROUTES, *table.settings.routes))
         raise RouteNotFound(f"no route has the path {path!r}; {suggest(path, known)}")
     return route, None
+
+
+def _is_answered_here(path: str) -> bool:
+    """Say whether the gateway has an answer of its own: lists, descriptions, health."""
+    # nobody is asked, so no gateway is needed
+    app = make_app(cast("Gateway", None))
+    asks: list[Scope] = [{"type": "http", "method": "GET", "path": path, "headers": []}]
+    asks.append({**asks[0], "method": "POST"})
+    hot = {*OPENAI_ROUTES, *OLLAMA_ROUTES, *AUDIO_ROUTES, *SPEECH_ROUTES}
+    return path not in hot and any(
+        route.matches(ask)[0] is Match.FULL for route in app.routes for ask in asks
+    )
 
 
 def _model_of(body: bytes) -> str | None:

@@ -59,6 +59,7 @@ class Checks:
         self._check_routes()
         self._check_auto()
         self._check_keys()
+        self._warn_of_groups()
         for name, model in self._settings.models.items():
             self._warn_of_targets(name, model)
 
@@ -184,6 +185,16 @@ class Checks:
             hint = suggest(model, names)
             message = f"no model {model!r} in this file, so a backend must list it; {hint}"
             self._warn(message, *path)
+
+    def _warn_of_groups(self) -> None:
+        keys = self._settings.keys.items()
+        idle = [name for name, key in keys if key.group is not None and key.models is None]
+        if idle:
+            self._warn(
+                f"{', '.join(idle)}: reach no model, for workers cannot join yet; `models` of a "
+                "key gives it others",
+                *("keys", idle[0], "group"),
+            )
 
     def _check_keys(self) -> None:
         digests: dict[str, Place] = {}

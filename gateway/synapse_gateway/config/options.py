@@ -32,8 +32,6 @@ class ServeOptions:
         log_level: One of `LOG_LEVELS`.
         redis_url: Redis that shares limits and probes between replicas; None keeps them local.
         instance_id: Name of this replica in logs, events and traces.
-        otlp_endpoint: Base URL of an OpenTelemetry collector (OTLP over HTTP); None exports
-            nothing.
     """
 
     host: str = DEFAULT_HOST
@@ -44,7 +42,6 @@ class ServeOptions:
     log_level: str = "INFO"
     redis_url: str | None = None
     instance_id: str = ""
-    otlp_endpoint: str | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> ServeOptions:
@@ -62,7 +59,6 @@ class ServeOptions:
             instance_id=environ.get("SYNAPSE_INSTANCE_ID")
             or environ.get("HOSTNAME")
             or socket.gethostname(),
-            otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
         )
 
     @property

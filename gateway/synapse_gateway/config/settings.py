@@ -169,7 +169,7 @@ class Backend(_Section, frozen=True):
     probe_interval: Seconds = 5.0
     """Time between two looks at its health and load."""
     vram: Vram | None = None
-    """Video memory that it takes; keeps the sum within the card."""
+    """Video memory that it takes. The chart checks the sum against the card; nothing else does."""
 
 
 class Target(_Section, frozen=True):
@@ -291,7 +291,7 @@ class Key(KeyLimits, frozen=True):
     file: Name | None = None
     """File that holds the key; relative to the configuration file."""
     group: Name | None = None
-    """Worker group whose models it reaches."""
+    """Worker group: it reaches the models of that one's workers and those that `models` names."""
 
 
 class WorkerGroup(_Section, frozen=True):

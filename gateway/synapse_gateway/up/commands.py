@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from synapse_gateway.up.plan import Plan
     from synapse_gateway.up.state import State
 
+PORT = 8000
 POLL = 0.1
 STILL_WAITING = 10.0
 STOP_SECONDS = 90.0
@@ -56,7 +57,7 @@ def _parse_up(argv: Sequence[str]) -> argparse.Namespace:
         "front of a server that you already run.",
     )
     add = parser.add_argument
-    add("--port", type=_port, default=8000, help="port of the gateway on 127.0.0.1")
+    add("--port", type=_port, help=f"port of the gateway on 127.0.0.1 (default: {PORT})")
     add(
         "--backend",
         action="append",
@@ -75,7 +76,10 @@ def _parse_up(argv: Sequence[str]) -> argparse.Namespace:
         help="port that answers Ollama's API as well, if it is free; 0 for none",
     )
     add("--state-dir", type=Path, help="where logs and state go (default: .synapse)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.asked_port = options.port
+    options.port = options.port or PORT
+    return options
 
 
 def _port(text: str) -> int:
@@ -126,7 +130,7 @@ def _up(options: argparse.Namespace) -> int:
     directory = _directory(options.state_dir)
     running = directory.read()
     if running is not None and running.supervisor.is_alive():
-        return _already_up(running, directory)
+        return _already_up(running, directory, options)
     if running is not None:
         _end_leftovers(running)
     plan = _prepare(options, directory)
@@ -154,14 +158,26 @@ def _make_samples(plan: Plan, directory: StateDirectory) -> None:
             samples.make(directory.samples, ports[0])
 
 
-def _already_up(state: State, directory: StateDirectory) -> int:
+def _already_up(state: State, directory: StateDirectory, options: argparse.Namespace) -> int:
     stop = stop_command(directory, default_directory())
     if state.phase is not Phase.UP:
         doing = "starting" if state.phase is Phase.STARTING else "stopping"
         raise UpError(f"another `synapse up` is {doing}; wait for it, or end it with: {stop}")
+    if other := _asked_besides(options, state.plan):
+        raise UpError(f"already up, but not {other}; stop it first, with: {stop}")
     _say("already up")
     _say(summary(state, directory, stop))
     return 0
+
+
+def _asked_besides(options: argparse.Namespace, plan: Plan) -> str:
+    """Return what is asked for that a running plan is not; empty if nothing."""
+    if options.asked_port not in (None, plan.gateway_port) and not options.backends_only:
+        return f"on port {options.port}"
+    urls = [base_url(url) for url in options.backend]
+    if urls and set(urls) != set(plan.foreign):
+        return f"in front of {' and '.join(urls)}"
+    return ""
 
 
 def _prepare(options: argparse.Namespace, directory: StateDirectory) -> Plan:

@@ -79,7 +79,8 @@ class StateDirectory:
 
     def create(self) -> None:
         """Make the directory and its folder for logs; only their owner may look into them."""
-        self.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.logs.mkdir(exist_ok=True, mode=0o700)
 
     def log(self, name: str) -> Path:
         """Return the log file of a process."""
@@ -133,6 +134,7 @@ class StateDirectory:
 
     def _replace(self, target: Path, content: bytes) -> None:
         part = target.with_name(f".{target.name}.{os.getpid()}")
+        part.touch(mode=0o600)
         part.write_bytes(content)
         part.replace(target)
 

@@ -46,6 +46,11 @@ async def test_ready_means_that_something_can_be_served(stage: Scene) -> None:
     assert (dead.status, dead.header("retry-after")) == (503, "5")
     assert (await wire.get(stage.url, "/livez")).status == 200, "no reason to restart"
     stage.running.runtime.fleet.backends["b"].up = True
+    backends = dict(stage.running.runtime.fleet.backends)
+    stage.running.runtime.fleet.backends.clear()
+    assert (await wire.get(stage.url, "/readyz")).status == 503, "nothing is configured"
+    assert (await wire.get(stage.url, "/health")).json()["status"] == "unhealthy"
+    stage.running.runtime.fleet.backends.update(backends)
     stage.running.runtime.gateway.draining = True
     assert (await wire.get(stage.url, "/readyz")).status == 503
 

@@ -82,20 +82,31 @@ class TestSources:
         keys = ring({"app": Key(sha256=digest(APP))}, SYNAPSE_API_KEYS=f"app={APP}")
         assert len(keys) == 1
 
-    def test_limits_group_and_priority_are_the_callers(self) -> None:
+    def test_limits_and_priority_are_the_callers(self) -> None:
         key = Key(
             sha256=digest(APP),
             requests_per_minute=10,
             tokens_per_minute=20,
             concurrency=30,
             priority=9,
-            group="lab",
         )
         caller = ring({"app": key}).authenticate(None, APP.encode())
         assert (caller.requests_per_minute, caller.tokens_per_minute, caller.concurrency) == (
             *(10, 20, 30),
         )
-        assert (caller.priority, caller.group, caller.limited) == (9, "lab", True)
+        assert (caller.priority, caller.limited) == (9, True)
+
+    def test_a_key_of_a_group_reaches_what_is_named_only(self) -> None:
+        keys = ring(
+            {
+                "bare": Key(sha256=digest(APP), group="lab"),
+                "named": Key(sha256=digest(OTHER), group="lab", models=("m",)),
+            }
+        )
+        assert not keys.authenticate(None, APP.encode()).allows("m")
+        named = keys.authenticate(None, OTHER.encode())
+        assert named.allows("m")
+        assert not named.allows("n")
 
     def test_a_key_without_limits_is_not_limited(self) -> None:
         assert not ring({"app": Key(sha256=digest(APP))}).authenticate(None, APP.encode()).limited

@@ -28,7 +28,6 @@ def test_every_variable_is_taken() -> None:
             "SYNAPSE_REDIS_URL": "redis://r",
             "SYNAPSE_INSTANCE_ID": "one",
             "HOSTNAME": "pod",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         }
     )
     assert options == ServeOptions(
@@ -37,7 +36,6 @@ def test_every_variable_is_taken() -> None:
         log_level="DEBUG",
         redis_url="redis://r",
         instance_id="one",
-        otlp_endpoint="http://collector:4318",
     )
 
 

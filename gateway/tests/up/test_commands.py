@@ -113,6 +113,25 @@ def test_up_while_up_starts_nothing_and_says_the_same_again(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("backends")
+def test_up_while_up_refuses_what_is_not_up(
+    state_dir: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert up(state_dir) == 0
+    before = read(state_dir)
+    capsys.readouterr()
+    for asked, told in (
+        (["--port", "18850"], "not on port 18850"),
+        (["--backend", "http://127.0.0.1:9"], "not in front of http://127.0.0.1:9"),
+    ):
+        assert main_up(["--state-dir", state_dir, *asked]) == 1
+        said = capsys.readouterr().err
+        assert told in said
+        assert "stop it first" in said
+    assert read(state_dir) == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("backends")
 def test_up_cleans_up_after_a_supervisor_that_was_killed(
     state_dir: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

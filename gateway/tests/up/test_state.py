@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,7 +66,9 @@ def test_a_directory_can_be_held_again_once_it_was_let_go(directory: StateDirect
 
 
 def test_what_is_written_is_the_owners_alone(directory: StateDirectory) -> None:
-    assert os.stat(directory.logs).st_mode & 0o077 == 0  # noqa: PTH116 - the mode is the point
+    directory.write_config("auth: anonymous\n")
+    for path in (directory.path, directory.logs, directory.config):
+        assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_the_end_of_a_log_is_its_last_lines_that_say_something(tmp_path: Path) -> None:
