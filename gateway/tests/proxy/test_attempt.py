@@ -236,6 +236,12 @@ async def test_a_compressed_answer_passes_as_it_is(clock: Clock) -> None:
     assert not identity.caller.status, "identity is no compression"
 
 
+async def test_a_compressed_answer_cannot_be_translated(clock: Clock) -> None:
+    trial = Trial(clock, stream=True, refused=lambda _status, body: body)
+    trial.head(headers=[*EVENT_STREAM, (b"content-encoding", b"gzip")])
+    assert (trial.outcome, trial.caller.status) == (Outcome.MALFORMED, 0)
+
+
 @pytest.mark.parametrize(
     ("sent", "before", "after"),
     [

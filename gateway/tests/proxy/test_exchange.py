@@ -25,6 +25,7 @@ from synapse_gateway.config.settings import (
     Target,
 )
 from synapse_gateway.proxy import attempt as attempt_module
+from synapse_gateway.proxy import deadlines as deadlines_module
 from synapse_gateway.proxy import exchange as module
 from synapse_gateway.proxy.body import Joined
 from synapse_gateway.proxy.connection import Broken
@@ -65,7 +66,7 @@ CONTEXT = answers(400, b'{"error":{"code":"context_length_exceeded","message":"t
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for each in (module, attempt_module):
+    for each in (module, attempt_module, deadlines_module):
         monkeypatch.setattr(each, "monotonic", clock)
     return clock
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from synapse_gateway.config.settings import Backend, Tls
+from synapse_gateway.errors import ConfigError
 from synapse_gateway.proxy import pool as module
 from synapse_gateway.proxy.outbox import Outbox
 from synapse_gateway.proxy.pool import MAX_IDLE_SECONDS, Address, ConnectFailed, Pool, address_of
@@ -16,6 +17,8 @@ from synapse_gateway.testing import FaultyUpstream, scripts
 from tests.proxy.support import Clock, FakeTransport, Recorder, held_outbox
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from synapse_gateway.proxy.connection import UpstreamConnection
 
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
@@ -110,6 +113,16 @@ async def test_the_expected_name_is_the_urls_or_the_configured_one(
         await Pool(Backend(url="https://backend", tls=tls), held_outbox()).connect(5.0)
     assert asked["server_hostname"] == host
     assert asked["ssl"].verify_mode is ssl.CERT_REQUIRED
+
+
+def test_authorities_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    for name, content in (("none.pem", None), ("garbage.pem", b"no certificate")):
+        file = tmp_path / name
+        if content is not None:
+            file.write_bytes(content)
+        backend = Backend(url="https://backend", tls=Tls(ca_file=str(file)))
+        with pytest.raises(ConfigError, match=rf"tls\.ca_file: cannot use .*{name}"):
+            Pool(backend, held_outbox())
 
 
 async def test_a_laboratory_may_trust_anybody(monkeypatch: pytest.MonkeyPatch) -> None:

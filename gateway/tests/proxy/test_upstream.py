@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from synapse_gateway.backends import adapter
-from synapse_gateway.config.settings import Backend, BackendType, Model, Settings, Target
+from synapse_gateway.config.settings import Backend, BackendType, Model, Settings, Target, Tls
 from synapse_gateway.errors import ConfigError
 from synapse_gateway.proxy.deadlines import Deadlines
-from synapse_gateway.proxy.upstream import Upstream, Upstreams, backend_key
+from synapse_gateway.proxy.upstream import MadeOf, Upstream, Upstreams, backend_key
 from synapse_gateway.routing.table import RouteTable
 from synapse_gateway.telemetry.record import AttemptRecord
 from tests.proxy.support import held_outbox, request_for
@@ -116,5 +116,26 @@ def test_a_key_comes_from_a_file(tmp_path: Path) -> None:
     assert backend_key(backend, {}) == "s3cret"
 
 
+@pytest.mark.parametrize("key", ["", " ", "two words", "schlüssel", "a\nb"])
+def test_what_cannot_stand_in_a_header_is_no_key(key: str) -> None:
+    with pytest.raises(ConfigError, match="the variable KEY must hold a key"):
+        backend_key(Backend(url=URL, api_key_env="KEY"), {"KEY": key})
+
+
+def test_what_connections_are_made_of_changes_with_the_content_of_files(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    backend = Backend(url="https://b", api_key_env="KEY", tls=Tls(ca_file=str(file)))
+    with pytest.raises(ConfigError, match=r"tls\.ca_file: No such file"):
+        MadeOf.read(backend, {"KEY": "k"})
+    made = []
+    for content in ("one", "one", "two"):
+        file.write_text(content, encoding="utf-8")
+        made.append(MadeOf.read(backend, {"KEY": " k\n"}))
+    assert made[0] == made[1] != made[2]
+    assert made[0].key == "k"
+
+
 def test_a_backend_may_want_no_key() -> None:
-    assert backend_key(Backend(url=URL), {"KEY": "x"}) is None
+    backend = Backend(url=URL)
+    assert backend_key(backend, {"KEY": "x"}) is None
+    assert MadeOf.read(backend, {}) == (backend, None, None)

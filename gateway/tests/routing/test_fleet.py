@@ -111,6 +111,12 @@ def test_a_probe_is_taken_over() -> None:
     assert list(there.models) == ["m"], "a backend that is down keeps its models in the catalogue"
 
 
+def test_the_fleet_knows_what_is_on_its_way() -> None:
+    fleet = Fleet()
+    fleet.take_downloads({"b": {}})
+    assert fleet.downloads == {"b": {}}
+
+
 def test_the_fleet_says_whether_a_probe_changed_the_models() -> None:
     fleet = Fleet()
     fleet.adopt({"b": state()})
