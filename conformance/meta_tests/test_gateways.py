@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 ABSENT = {
+    "api.audio.convert",
+    "api.audio.denoise",
     "api.keys.anonymous",  # it wants keys
     "api.rerank",  # its engine is of a kind that does not
+    "api.speakers.diarize",
+    "api.speakers.verify",
     "api.speech",
     "api.speech.formats",
     "api.transcriptions",

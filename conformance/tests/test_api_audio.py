@@ -1,4 +1,4 @@
-"""Speech and transcription by OpenAI's client."""
+"""Speech and transcription by OpenAI's client; speakers and audio by the contract's routes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from conformance.suite.gateway import SPEECH, TRANSCRIPTION
 from conformance.suite.lines import NotSupported, line
 
 if TYPE_CHECKING:
+    import httpx
     from conformance.suite.gateway import Gateway
     from conformance.suite.lines import Evidence
 
@@ -40,6 +41,35 @@ def said(gateway: Gateway, recordings: dict[str, bytes]) -> bytes:
     return recordings["wav"]
 
 
+def sent(gateway: Gateway, path: str, said: bytes, *fields: str, **form: str) -> httpx.Response:
+    """The answer to a recording.
+
+    Args:
+        gateway: The gateway.
+        path: A route.
+        said: A WAV file.
+        fields: Those that hold it.
+        form: Other fields.
+
+    Raises:
+        NotSupported: Nothing of the deployment does it.
+    """
+    gateway.need(path)
+    files = dict.fromkeys(fields or ("file",), ("said.wav", said, "audio/wav"))
+    answer = gateway.http.post(path, files=files, data=form)
+    if answer.status_code == 501:
+        raise NotSupported(f"{path}: {answer.json()['error']['message']}")
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def seconds_of(file: bytes) -> float:
+    """How long a WAV file lasts, whatever its head says of that: a streamed one cannot know."""
+    with wave.open(io.BytesIO(file)) as sound:
+        width = sound.getsampwidth() * sound.getnchannels()
+        return float((len(file) - 44) / width / sound.getframerate())
+
+
 def words(text: str) -> str:
     return " ".join(re.findall(r"[a-z']+", text.lower()))
 
@@ -51,10 +81,7 @@ def test_speech(gateway: Gateway, evidence: Evidence) -> None:
         answer = gateway.openai.audio.speech.create(
             model=name, voice="alloy", input=SENTENCE, response_format="wav"
         )
-        with wave.open(io.BytesIO(answer.content)) as sound:
-            width = sound.getsampwidth() * sound.getnchannels()
-            # the length in the header of a streamed file is not its own
-            seconds = (len(answer.content) - 44) / width / sound.getframerate()
+        seconds = seconds_of(answer.content)
         assert 0.2 < seconds < 20
         evidence(name, f"{seconds:.1f} s of sound")
 
@@ -135,3 +162,35 @@ def test_bad_recordings(gateway: Gateway) -> None:
     answer = gateway.http.post("/v1/audio/transcriptions", files={"model": (None, model)})
     assert answer.status_code in (400, 422)
     assert answer.json()["error"]["param"] == "file"
+
+
+@line("api.speakers.diarize", "In a recording of one person one speaker is found, and when")
+def test_diarization(gateway: Gateway, said: bytes, evidence: Evidence) -> None:
+    answer = sent(gateway, "/speakers/diarize", said).json()
+    assert answer["num_speakers"] == 1
+    lasts = seconds_of(said) + 0.1
+    assert all(0 <= part["start"] < part["end"] <= lasts for part in answer["segments"])
+    evidence("segments", len(answer["segments"]))
+
+
+@line("api.speakers.verify", "A recording is of the same speaker as itself")
+def test_verification(gateway: Gateway, said: bytes, evidence: Evidence) -> None:
+    answer = sent(gateway, "/speakers/verify", said, "file1", "file2").json()
+    assert answer["is_same_speaker"] is True
+    evidence("similarity", answer["similarity_score"])
+
+
+@line("api.audio.denoise", "A recording comes back cleaned, and lasts as long")
+def test_noise_removal(gateway: Gateway, said: bytes, evidence: Evidence) -> None:
+    cleaned = sent(gateway, "/audio/denoise", said).content
+    assert seconds_of(cleaned) == pytest.approx(seconds_of(said), abs=0.05)
+    evidence("lasts", f"{seconds_of(cleaned):.2f} s of {seconds_of(said):.2f} s")
+
+
+@line("api.audio.convert", "A recording comes back in the format that is asked for")
+def test_conversion(gateway: Gateway, said: bytes, evidence: Evidence) -> None:
+    starts = {"mp3": STARTS["mp3"], "flac": STARTS["flac"], "ogg": STARTS["opus"]}
+    for name, start in starts.items():
+        made = sent(gateway, "/audio/convert", said, output_format=name).content
+        assert made.startswith(start), f"{name} begins with {made[:4]!r}"
+    evidence("formats", ", ".join(starts))
