@@ -286,11 +286,26 @@ def prepare(folder: Path) -> Proof:
 
 
 def clean() -> None:
-    """Remove what an earlier proof has left."""
+    """Remove what a proof has left.
+
+    Raises:
+        ClusterError: The cluster syncs from another repository under the same names.
+    """
     if works("get", "crd", "applications.argoproj.io"):
-        names = ["root", "synapse", "--ignore-not-found"]
-        for kind in ("application", "appproject"):
-            kubectl("delete", "--namespace", NAMESPACE, kind, *names, timeout=300)
+        things = [
+            ("--namespace", NAMESPACE, kind, name, "--ignore-not-found")
+            for kind in ("application", "appproject")
+            for name in ("root", "synapse")
+        ]
+        for thing in things:
+            found = kubectl("get", *thing, "--output", "yaml")
+            if found and install.REPOSITORY not in found:
+                raise ClusterError(
+                    f"the {' '.join(thing[2:4])} is not of a proof; take a cluster that does not "
+                    "sync this tree already"
+                )
+        for thing in things:
+            kubectl("delete", *thing, timeout=300)
     kubectl("delete", "namespace", RELEASE, "--ignore-not-found", timeout=300)
     install.remove()
     traffic.remove()
@@ -318,6 +333,8 @@ def main() -> int:
         failure = ""
         try:
             proof.run()
+            with Step("removing it"):
+                clean()
         except (ClusterError, StepFailed) as error:
             failure = str(error)
     sys.stdout.write("\n" + report(proof.lines))
