@@ -475,13 +475,14 @@ def test_the_command_line_runs_and_shows_a_model(deployment: Deployment, model: 
 
 def test_the_command_line_tells_what_is_loaded(deployment: Deployment) -> None:
     deployment.client.generate("native")
-    until(
-        lambda: "native" in deployment.command_line("ps") or None,
-        "the gateway does not see that Ollama has the model loaded",
-    )
-    rows = {row.split()[0]: row for row in deployment.command_line("ps").splitlines()}
-    assert "100% CPU" in rows["native"]
-    assert "from now" in rows["native"]
+
+    def row() -> str | None:
+        rows = deployment.command_line("ps").splitlines()
+        return next((row for row in rows if row.split()[0] == "native"), None)
+
+    told = until(row, "the gateway does not see that Ollama has the model loaded")
+    assert "100% CPU" in told
+    assert "from now" in told
 
 
 def test_the_command_line_says_what_is_not_there(deployment: Deployment) -> None:
