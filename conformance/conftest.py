@@ -10,13 +10,13 @@ import pytest
 from conformance.suite import options
 from conformance.suite.lines import Evidence
 from conformance.suite.plugin import EVIDENCE, EXCHANGES, Recorder
-from conformance.suite.session import Session
+from conformance.suite.session import SESSION, Session
 
 if TYPE_CHECKING:
     from conformance.suite.gateway import Gateway
 
-HERE = Path(__file__).parent
-SESSION = pytest.StashKey[Session]()
+HERE = Path(__file__).resolve().parent
+META = HERE / "meta_tests"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,15 +27,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "line(id, title): the line of the report that it belongs to")
 
 
+def _asked(config: pytest.Config) -> list[Path]:
+    """Return the files and folders that the run was asked for."""
+    here = config.invocation_params.dir
+    return [Path(here, argument.partition("::")[0]).resolve() for argument in config.args]
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Keep the suite and its own tests apart: they have nothing to do with each other's target."""
-    asked = [Path(config.rootpath, argument.partition("::")[0]) for argument in config.args]
-    meta = collection_path.is_relative_to(HERE / "meta_tests")
-    live = collection_path.is_relative_to(HERE / "tests")
-    if meta and not any(path.is_relative_to(HERE / "meta_tests") for path in asked):
-        return True
-    if live and not any(path.is_relative_to(HERE) for path in asked):
-        return True
+    meta = any(path.is_relative_to(META) for path in _asked(config))
+    if collection_path.is_relative_to(META):
+        return None if meta else True
+    if collection_path.is_relative_to(HERE / "tests"):
+        return True if meta else None
     return None
 
 
@@ -43,13 +47,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection(session: pytest.Session) -> None:
     """Find the deployment before its tests are made from what it has."""
     config = session.config
-    live = [
-        a for a in config.args if Path(config.rootpath, a.partition("::")[0]).is_relative_to(HERE)
-    ]
-    if any("meta_tests" in argument for argument in live) or not live:
+    asked = [path for path in _asked(config) if path.is_relative_to(HERE)]
+    if not asked or any(path.is_relative_to(META) for path in asked):
         return
-    # A warning of a client library says nothing about the deployment.
-    config.addinivalue_line("filterwarnings", "default")
     chosen = options.read(config)
     config.stash[SESSION] = Session(chosen)
     config.stash[SESSION].check()

@@ -57,7 +57,7 @@ def run(folder: Path, *arguments: str) -> Outcome:
     folder.mkdir(exist_ok=True)
     log = folder / "output"
     # What is loaded already cannot be rewritten, and need not be.
-    quiet = ["-q", "-W", "ignore", "-p", "no:cacheprovider"]
+    quiet = ["-q", "-W", "ignore"]
     command = ["conformance", *quiet, f"--report-dir={folder}", *arguments]
     process = PROCESSES.Process(target=_main, args=(log, command))
     process.start()

@@ -21,6 +21,9 @@ ABSENT = {
     "api.audio.convert",
     "api.audio.denoise",
     "api.keys.anonymous",  # it wants keys
+    "api.limits.concurrency",  # who is kept to what is seen in a cluster
+    "api.limits.models",
+    "api.limits.rate",
     "api.rerank",  # its engine is of a kind that does not
     "api.speakers.diarize",
     "api.speakers.verify",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ class Options:
         only: Patterns of line ids; empty means all.
         report_dir: Where the reports go.
         disruptive: Whether the deployment itself may be broken and mended.
+        streams: Streams that callers keep open while something is broken.
+        rate: Requests a second that they send beside them.
         allow_empty: Whether a deployment without any model passes.
     """
 
@@ -41,6 +44,8 @@ class Options:
     only: tuple[str, ...]
     report_dir: Path
     disruptive: bool
+    streams: int
+    rate: float
     allow_empty: bool
 
 
@@ -83,6 +88,12 @@ def add(parser: pytest.Parser) -> None:
         "namespaces of its own",
     )
     group.addoption(
+        "--traffic",
+        metavar="STREAMSxRATE",
+        default="20x20",
+        help="streams at a time, and requests a second, while something is broken (%(default)s)",
+    )
+    group.addoption(
         "--allow-empty", action="store_true", help="pass where the deployment claims no model"
     )
 
@@ -103,6 +114,9 @@ def read(config: pytest.Config) -> Options:
         raise pytest.UsageError(f"--gateway-url: {url!r} must start with http:// or https://")
     if kubeconfig and not Path(kubeconfig).is_file():
         raise pytest.UsageError(f"--kubeconfig: there is no file {kubeconfig}")
+    traffic = re.fullmatch(r"(\d+)x(\d+)", config.getoption("--traffic"))
+    if not traffic:
+        raise pytest.UsageError("--traffic: must be STREAMSxRATE, such as 20x20")
     return Options(
         gateway_url=url,
         api_key=config.getoption("--api-key"),
@@ -113,6 +127,8 @@ def read(config: pytest.Config) -> Options:
         only=tuple(config.getoption("--only")),
         report_dir=Path(config.getoption("--report-dir")),
         disruptive=config.getoption("--disruptive"),
+        streams=int(traffic[1]),
+        rate=float(traffic[2]),
         allow_empty=config.getoption("--allow-empty"),
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
 import pytest
-from conformance.suite.gateway import CHAT, chat_body, error_of
+from conformance.suite.gateway import CHAT, EMBEDDINGS, chat_body, error_of
 from conformance.suite.lines import NotSupported, line
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from conformance.suite.gateway import Gateway
     from conformance.suite.lines import Evidence
+    from conformance.suite.session import Session
 
 CHATS = "/v1/chat/completions"
 
@@ -81,3 +83,92 @@ def test_anonymous(gateway: Gateway, evidence: Evidence) -> None:
         some = {"authorization": "Bearer not-needed"}
         assert nobody.get("/v1/models", headers=some).status_code == 200
     evidence("keys", "not wanted")
+
+
+@pytest.fixture
+def limits(deployment: Session) -> dict[str, dict[str, Any]]:
+    """What the configuration keeps callers to, by caller.
+
+    Raises:
+        NotSupported: It keeps nobody to anything.
+    """
+    found = {
+        name: allowed
+        for name, allowed in deployment.release.config.get("keys", {}).items()
+        if name in deployment.release.secrets
+    }
+    if not found:
+        raise NotSupported("the configuration has no keys")
+    return found
+
+
+def limited(
+    deployment: Session, limits: dict[str, dict[str, Any]], limit: str
+) -> tuple[str, Any, str]:
+    """Return a caller with a limit, the limit, and the caller's key.
+
+    Raises:
+        NotSupported: There is none.
+    """
+    for name, allowed in limits.items():
+        if limit in allowed:
+            return name, allowed[limit], deployment.release.secrets[name]
+    raise NotSupported(f"no caller of the configuration has {limit}")
+
+
+@line("api.limits.models", "A key for some models sees and uses those alone")
+def test_a_key_for_some_models(
+    deployment: Session, limits: dict[str, dict[str, Any]], gateway: Gateway, evidence: Evidence
+) -> None:
+    name, models, key = limited(deployment, limits, "models")
+    caller = gateway.as_caller(key)
+    listed = {one["id"] for one in caller.models}
+    evidence(f"{name} sees", ", ".join(sorted(listed)))
+    others = [one["id"] for one in gateway.models if one["id"] not in listed]
+    assert listed <= set(models), f"{name} sees {sorted(listed - set(models))}"
+    assert others, "there is no other model"
+    for path, body in ((CHATS, chat_body(others[0])), ("/v1/embeddings", {"input": "a"})):
+        answer = caller.http.post(path, json={**body, "model": others[0]})
+        assert answer.status_code in (403, 404), f"{others[0]}: {answer.status_code}"
+        error_of(answer)
+    caller.close()
+
+
+@line("api.limits.rate", "Over its requests a minute a caller gets 429, and when to come back")
+def test_a_rate(
+    deployment: Session, limits: dict[str, dict[str, Any]], gateway: Gateway, evidence: Evidence
+) -> None:
+    name, most, key = limited(deployment, limits, "requests_per_minute")
+    caller = gateway.as_caller(key)
+    model = gateway.model(EMBEDDINGS)
+    count, answer = 0, None
+    while count <= 2 * most:  # a minute may end between two of them
+        answer = caller.http.post("/v1/embeddings", json={"model": model, "input": "a"})
+        if answer.status_code == 429:
+            break
+        assert answer.status_code == 200, answer.text
+        count += 1
+    caller.close()
+    evidence(f"{name} may ask {most} times a minute", f"answered {count}, then refused")
+    assert answer is not None
+    assert answer.status_code == 429, f"{count} requests were answered"
+    assert 0 < int(answer.headers["retry-after"]) <= 61  # rounded up
+    assert error_of(answer)["code"] == "rate_limit_exceeded"
+
+
+@line("api.limits.concurrency", "A caller with too much under way gets 429")
+def test_concurrency(
+    deployment: Session, limits: dict[str, dict[str, Any]], gateway: Gateway, evidence: Evidence
+) -> None:
+    name, most, key = limited(deployment, limits, "concurrency")
+    caller = gateway.as_caller(key)
+    body = chat_body(gateway.model(CHAT), max_tokens=200, stream=True)
+    with ExitStack() as stack:
+        for _ in range(most):
+            answer = stack.enter_context(caller.http.stream("POST", CHATS, json=body))
+            assert answer.status_code == 200
+        refused = caller.http.post(CHATS, json=body)
+    caller.close()
+    evidence(f"{name} may have {most} under way", f"the next: {refused.status_code}")
+    assert refused.status_code == 429, refused.text
+    error_of(refused)

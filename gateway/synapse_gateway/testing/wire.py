@@ -280,3 +280,12 @@ class Metrics:
             for sample in self._samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def by_label(self, name: str, label: str, **labels: str) -> dict[str, float]:
+        """Return the sums of a metric's samples that have these labels, by another label."""
+        found: dict[str, float] = {}
+        for sample in self._samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                key = sample.labels.get(label, "")
+                found[key] = found.get(key, 0.0) + sample.value
+        return found
