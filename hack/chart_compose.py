@@ -124,8 +124,7 @@ def service(manifest: Manifest) -> dict[str, Any]:
         fields["ports"] = ["127.0.0.1:8000:8000", "127.0.0.1:11434:11434"]
         key = "${SYNAPSE_API_KEY:?is not set; the first lines of compose.yaml say how}"
         fields["environment"]["SYNAPSE_API_KEYS"] = f"local={key}"
-        fields["volumes"] = ["./values/compose:/config:ro"]
-        fields["tmpfs"].append("/data")
+        fields["volumes"] = ["./values/compose:/config:ro", "voices:/data", "spool:/spool"]
         fields["stop_grace_period"] = "5m15s"
     elif name == "ollama":
         fields["volumes"] = ["ollama-models:/data"]
@@ -152,7 +151,8 @@ def compose(objects: list[Manifest]) -> str:
         name = manifest["metadata"]["labels"]["app.kubernetes.io/name"]
         if name != "synapse-keys":
             services[SERVICE.get(name, name)] = service(manifest)
-    document = {"name": "synapse", "services": services, "volumes": {"ollama-models": {}}}
+    volumes = {name: {} for name in ("ollama-models", "voices", "spool")}
+    document = {"name": "synapse", "services": services, "volumes": volumes}
     return HEADER + yaml.safe_dump(document, sort_keys=False, width=100)
 
 

@@ -28,6 +28,8 @@ Bodies pass as the backend sent them, chunk by chunk, with three exceptions:
    `rewrite_model: true`.
 
 Ollama's API (`/api/*`) is passed through to an Ollama, and translated for every other backend.
+`/stt/*` and `/tts/*` are translated for servers that have OpenAI's audio API alone. Sound is never
+decoded or encoded: WAV files of several sentences become one by their heads.
 
 ## Headers
 
@@ -35,6 +37,7 @@ Ollama's API (`/api/*`) is passed through to an Ollama, and translated for every
 | --- | --- |
 | `x-request-id` | taken over if it is 1 to 128 of `A-Z a-z 0-9 _ . : -`, else one is made |
 | `x-synapse-session` | requests of one session go to the same target while it has room |
+| `x-synapse-allow-fallback` | `true`, `false`: may the standard voice speak in place of another? |
 | `traceparent` | W3C trace context; the gateway's spans continue it |
 
 | answer | |
@@ -42,6 +45,7 @@ Ollama's API (`/api/*`) is passed through to an Ollama, and translated for every
 | `x-synapse-backend`, `x-synapse-model` | who answered |
 | `x-synapse-attempts` | how many targets were asked |
 | `x-synapse-fallback` | why another than the first choice answered ([failover.md](failover.md)) |
+| `x-synapse-voice` | who spoke: a voice of the library, or the backend's own |
 | `x-synapse-route` | the rule of automatic choice |
 | `x-request-id` | as in the log |
 

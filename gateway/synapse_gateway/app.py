@@ -51,6 +51,8 @@ from synapse_gateway.telemetry.hub import Telemetry
 from synapse_gateway.telemetry.live import FleetState, LiveUploads
 from synapse_gateway.telemetry.metrics import Metrics
 from synapse_gateway.telemetry.redact import Redactor
+from synapse_gateway.voices.library import Library
+from synapse_gateway.voices.shelf import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -68,6 +70,8 @@ KEEP_ALIVE = 75
 BACKLOG = 4096
 LAST_WORDS = 2.0
 """Seconds that callers have to read why their requests, which outlasted the stop, were ended."""
+DEFAULT_VOICES = Path("/data/voices")
+"""Directory of the library of voices, where `SYNAPSE_VOICE_LIBRARY_DIR` names no other."""
 GC_THRESHOLD = 20_000
 """Allocations between two collections; requests leave few cycles, so the default's 700 is waste."""
 
@@ -106,6 +110,8 @@ class Runtime:
         self.fleet = Fleet()
         self.waiting = WaitingRoom()
         self._spool = SpoolRoom(Path(environ.get("SYNAPSE_SPOOL_DIR") or tempfile.gettempdir()))
+        voices = Path(environ.get("SYNAPSE_VOICE_LIBRARY_DIR") or DEFAULT_VOICES)
+        self._voices = Shelf(Library(voices), self._spool.submit)
         self._deadlines = Deadlines()
         self.outbox = Outbox(call_soon)
         self._made_of: dict[str, MadeOf] = {}
@@ -128,6 +134,7 @@ class Runtime:
         """
         parts = self._parts(settings, {})
         self._spool.check()
+        await self._voices.run(self._voices.library.sweep)
         table = self._adopt(settings, parts)
         limits = settings.limits.retry_budget
         self.gateway = Gateway(
@@ -138,6 +145,7 @@ class Runtime:
             self._limiter,
             self.telemetry,
             self._spool,
+            self._voices,
         )
         self.metrics.watch(
             FleetState(

@@ -381,6 +381,14 @@ at most 3 attempts within 300 s
         pytest.param(
             "/tts/synthesize",
             "no model of the table: the route of the path /tts/synthesize serves it\n"
+            "targets, by the least outstanding work within an order:\n"
+            "  1. piper (piper, first token within 60 s)\n"
+            "at most 3 attempts within 120 s\n",
+            id="route-of-a-path-without-a-model",
+        ),
+        pytest.param(
+            "/tts/languages",
+            "no model of the table: the route of the path /tts/languages serves it\n"
             "  backend piper\n",
             id="route-of-another-path",
         ),
@@ -414,6 +422,11 @@ def test_explain_says_where_a_request_goes_and_why(
             "/v1/audio/transcriptions {",
             "refused: 400 invalid_request_error: The body is not a JSON object",
             id="broken-body-of-a-recording",
+        ),
+        pytest.param(
+            "/speakers/diarize",
+            "refused: 501 not_supported: No backend of this deployment can do this (diarization)",
+            id="nobody-can",
         ),
     ],
 )

@@ -31,7 +31,10 @@ Ollama gives a model its GPU first and its CPU fallback second with no other cha
 {{- $_ := set $config "keys" $keys -}}
 {{- $limits := merge (deepCopy $root.Values.gateway.limits) (dict "shutdown_grace" $root.Values.gateway.drainSeconds) -}}
 {{- with $root.Values.gateway.anonymousLimits }}{{ $_ := set $limits "anonymous" . }}{{ end -}}
+{{- $room := include "synapse.bytes" (dict "quantity" $root.Values.gateway.spool.size) | int64 -}}
+{{- $limits = merge $limits (dict "spool" (dict "max_bytes" (mul 2 (div $room 3)))) -}}
 {{- $_ := set $config "limits" $limits -}}
+{{- if $root.Values.gateway.voices.allowStandard }}{{ $_ := set $config "voices" (dict "allow_standard" true) }}{{ end -}}
 {{- toYaml $config -}}
 {{- end }}
 
@@ -152,11 +155,6 @@ Ollama gives a model its GPU first and its CPU fallback second with no other cha
   "/v1/audio/translations" (list "whisper-stt" "speaches")
   "/v1/audio/speech" (list "piper-tts" "chatterbox-tts" "openvoice")
   "models/*" (list "llama-router")
-  "stt/*" (list "whisper-stt" "speaches")
-  "tts/*" (list "chatterbox-tts" "openvoice" "piper-tts")
-  "voices/*" (list "chatterbox-tts" "openvoice")
-  "speakers/*" (list "pyannote-speaker")
-  "audio/*" (list "deepfilter-audio")
 -}}
 {{- range $path, $names := $first -}}
 {{- range $names -}}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
+from synapse_gateway.api.errors import render
 from synapse_gateway.api.records import new_record
 from synapse_gateway.auth.keys import Caller
+from synapse_gateway.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from synapse_gateway.api.gateway import Gateway
+
+_log = logging.getLogger(__name__)
 
 UNKNOWN_ROUTE = "other"
 """Label of paths that there are not."""
@@ -39,6 +44,14 @@ async def caller_of(request: Request) -> AsyncIterator[Caller]:
 
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
+
+
+def error_response(error: RequestError, path: str) -> Response:
+    """Return an error as an answer."""
+    status, headers, body = render(error, path)
+    return Response(
+        body, status, {name.decode(): value.decode("latin-1") for name, value in headers}
+    )
 
 
 class Account:
@@ -73,6 +86,13 @@ class Account:
 
         try:
             await self._app(scope, receive, note)
+        except Exception:
+            if record.status:
+                raise  # which breaks the answer off
+            _log.exception("request %s failed", record.id)
+            record.error = "internal_error"
+            failed = RequestError("The gateway failed.", code="internal")
+            await error_response(failed, scope["path"])(scope, receive, note)
         finally:
             record.ended = monotonic()
             if scope["path"] not in QUIET:

@@ -29,6 +29,28 @@ _SEGMENT = _object(
     words=_list(_WORD),
 )
 LANGUAGE = _object({"code": {"type": "string"}, "name": {"type": "string"}})
+VOICE = _object(
+    {
+        "voice_id": {"type": "string"},
+        "name": {"type": "string"},
+        "created_at": {"type": "string", "format": "date-time"},
+        "references_count": {"type": "integer", "minimum": 1},
+        "references": _list(
+            _object(
+                {
+                    "id": {"type": "string"},
+                    "filename": {"type": "string"},
+                    "sha256": {"type": "string"},
+                    "bytes": {"type": "integer"},
+                    "seconds": _SECONDS,
+                    "sample_rate": {"type": "integer"},
+                    "channels": {"type": "integer"},
+                    "loudness_dbfs": {"type": ["number", "null"]},
+                }
+            )
+        ),
+    }
+)
 ANSWERS: dict[str, dict[str, Any]] = {
     "/stt/transcribe": _object(
         {

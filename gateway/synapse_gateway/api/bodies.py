@@ -15,6 +15,7 @@ from synapse_gateway.errors import InvalidRequest, Unprocessable
 
 Number = float | int | None
 T = TypeVar("T", bound="msgspec.Struct")
+Language = Annotated[str, Meta(pattern="^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$")]
 Count = Annotated[int, Meta(ge=0)] | None
 
 
@@ -118,9 +119,25 @@ class Synthesize(msgspec.Struct):
 
     text: Annotated[str, Meta(min_length=1, max_length=5000)] | UnsetType = UNSET
     voice_id: str | None = None
-    language: Annotated[str, Meta(pattern="^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$")] = "en"
+    language: Language = "en"
     speed: Annotated[float, Meta(ge=0.5, le=2.0)] = 1.0
     split_sentences: bool = True
+
+
+class Share(msgspec.Struct):
+    """A voice's part in a blend."""
+
+    voice_id: str
+    weight: Annotated[float, Meta(gt=0, le=1)]
+
+
+class Interpolate(msgspec.Struct):
+    """Body of /tts/interpolate."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=5000)] | UnsetType = UNSET
+    voices: Annotated[list[Share], Meta(min_length=2, max_length=5)] | UnsetType = UNSET
+    language: Language = "en"
+    speed: Annotated[float, Meta(ge=0.5, le=2.0)] = 1.0
 
 
 class Show(Body):
@@ -139,6 +156,7 @@ REQUIRED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     Messages: ("messages",),
     Speech: ("input",),
     Synthesize: ("text",),
+    Interpolate: ("text", "voices"),
     Show: (),
 }
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse_gateway.api import speech
+from synapse_gateway.api import speaking, speech
 from synapse_gateway.api.access import UNKNOWN_ROUTE
 from synapse_gateway.api.audio import AUDIO_ROUTES, prepare_audio
+from synapse_gateway.api.cloning import Cloning
 from synapse_gateway.api.errors import render
 from synapse_gateway.api.ollama import OLLAMA_ROUTES, prepare_ollama
+from synapse_gateway.api.openai_speech import PATH as OPENAI_SPEECH
+from synapse_gateway.api.openai_speech import conversion, openai_speech
 from synapse_gateway.api.prepare import Resolver, prepare_json, prepare_multipart
 from synapse_gateway.api.records import new_record
 from synapse_gateway.api.routes import OPENAI_ROUTES
-from synapse_gateway.api.speech import SPEECH_ROUTES, prepare_speech
+from synapse_gateway.api.speech import SPEECH_ROUTES, Desk, prepare_speech
 from synapse_gateway.api.uploads import receive
+from synapse_gateway.backends.base import Capability
 from synapse_gateway.errors import RequestError, TooLarge, Unavailable
+from synapse_gateway.proxy.attempt import VOICE
 from synapse_gateway.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
     from synapse_gateway.proxy.caller import Caller as Answering
     from synapse_gateway.proxy.connection import Headers
     from synapse_gateway.proxy.request import ProxyRequest
-    from synapse_gateway.proxy.spool import SpoolRoom
+    from synapse_gateway.proxy.spool import Spool, SpoolRoom
     from synapse_gateway.proxy.upstream import Upstreams
     from synapse_gateway.proxy.waiting import WaitingRoom
     from synapse_gateway.routing.fleet import Fleet
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from synapse_gateway.routing.table import Candidate, RouteTable
     from synapse_gateway.telemetry.hub import Telemetry
     from synapse_gateway.telemetry.record import RequestRecord
+    from synapse_gateway.voices.shelf import Shelf
 
 _log = logging.getLogger(__name__)
 _MAX_TOKENS = 100_000_000
@@ -62,6 +69,7 @@ class Gateway:
         limiter: Callers' limits.
         telemetry: Takes the finished records.
         spool: Where uploads lie.
+        voices: The library of voices.
     """
 
     def __init__(
@@ -73,6 +81,7 @@ class Gateway:
         limiter: Limiter,
         telemetry: Telemetry,
         spool: SpoolRoom,
+        voices: Shelf,
     ) -> None:
         self.state = state
         self.fleet = fleet
@@ -81,6 +90,8 @@ class Gateway:
         self.limiter = limiter
         self.telemetry = telemetry
         self.spool = spool
+        self.voices = voices
+        self.cloning = Cloning(voices.run)
         self.draining = False
         """Whether the process has been told to stop."""
         self.kept_bytes = 0
@@ -131,20 +142,7 @@ class Gateway:
         caller: Caller | None = None
         try:
             caller = await self._admit(call, record)
-            if call.uploads:
-                await self._serve_upload(call, caller, record)
-            elif call.path in SPEECH_ROUTES:
-                await self._speak(call, caller, record)
-            else:
-                state = self.state
-                request = self._prepare(call, state.table, caller, record)
-                if isinstance(request, bytes):
-                    self._answer_whole(call, record, request)
-                else:
-                    # those who came together all take the step before, then all the step behind:
-                    # code that has just run for another request runs a fifth faster
-                    await asyncio.sleep(0)
-                    await self._exchange(request, call, state)
+            await self._serve(call, caller, record)
         except RequestError as error:
             self._answer(call, record, error)
         except asyncio.CancelledError:
@@ -202,6 +200,26 @@ class Gateway:
         self._answer(call, record, error)
         self._finish(call, record, None)
 
+    async def _serve(self, call: Call, caller: Caller, record: RequestRecord) -> None:
+        if call.uploads:
+            await self._serve_upload(call, caller, record)
+            return
+        if call.path in SPEECH_ROUTES:
+            await self._speak(call, caller, record)
+            return
+        if call.path == OPENAI_SPEECH:
+            await self._speak_openai(call, caller, record)
+            return
+        state = self.state
+        request = self._prepare(call, state.table, caller, record)
+        if isinstance(request, bytes):
+            self._answer_whole(call, record, request)
+            return
+        # those who came together all take the step before, then all the step behind: code that
+        # has just run for another request runs a fifth faster
+        await asyncio.sleep(0)
+        await self._exchange(request, call, state)
+
     async def _admit(self, call: Call, record: RequestRecord) -> Caller:
         if call.refusal is not None:
             raise call.refusal
@@ -232,18 +250,51 @@ class Gateway:
         return exchange.served
 
     async def _speak(self, call: Call, caller: Caller, record: RequestRecord) -> None:
+        """Have a text spoken as the contract says."""
         state = self.state
         resolver = Resolver(state.table, caller, record)
-        asked = prepare_speech(call.path, call.body, call.headers, resolver, caller, record)
+        asked = await prepare_speech(
+            call.path, call.body, call.headers, resolver, caller, record, self._desk(state)
+        )
+        run = partial(self._exchange, state=state)
+        try:
+            if asked.text.stream:
+                await speaking.stream(asked, call, run)
+            else:
+                await speaking.synthesize(asked, call, run, self._new_spool)
+        except Unavailable as error:
+            raise speech.without_the_voice(error, asked) from None
 
-        async def run(request: ProxyRequest, answer: Answering) -> Candidate | None:
-            return await self._exchange(request, answer, state)
+    async def _speak_openai(self, call: Call, caller: Caller, record: RequestRecord) -> None:
+        """Have a text spoken as OpenAI's API says."""
+        state = self.state
+        resolver = Resolver(state.table, caller, record)
+        hot = OPENAI_ROUTES[call.path]
+        request = prepare_json(hot, call.body, call.headers, resolver, caller, record)
+        spoken = await openai_speech(request, call.body, call.headers, resolver, self._desk(state))
+        if spoken.sound is None:
+            await self._exchange(spoken.request, call, state)
+            return
+        spool = self._new_spool()
+        try:
+            run = partial(self._exchange, state=state)
+            made = await speaking.collect_one(spoken.request, spoken.sound, call, spool, run)
+            if isinstance(made, speaking.Refused):
+                call.whole(*made)
+                return
+            headers, wav = made
+            route = resolver.service("/audio/convert", Capability.CONVERSION)
+            voice = dict(headers).get(VOICE)
+            await self._exchange(conversion(spoken.request, route, wav, voice), call, state)
+        finally:
+            spool.close()
 
-        if asked.stream:
-            await speech.stream(asked, call, run)
-        else:
-            settings = state.table.settings.limits.spool
-            await speech.synthesize(asked, call, run, lambda: self.spool.open(0, settings))
+    def _desk(self, state: State) -> Desk:
+        allowed = state.table.settings.voices.allow_standard
+        return Desk(self.voices, self.cloning, state.upstreams, allowed)
+
+    def _new_spool(self) -> Spool:
+        return self.spool.open(0, self.state.table.settings.limits.spool)
 
     def _prepare(
         self, call: Call, table: RouteTable, caller: Caller, record: RequestRecord

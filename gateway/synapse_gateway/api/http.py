@@ -10,16 +10,17 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from synapse_gateway import __version__, errors
-from synapse_gateway.api.access import Account, CallerOf
+from synapse_gateway.api.access import Account, CallerOf, error_response
 from synapse_gateway.api.audio import AUDIO_ROUTES
 from synapse_gateway.api.catalog import find_model, model_object, visible_models
-from synapse_gateway.api.errors import render
 from synapse_gateway.api.ollama import OLLAMA_ROUTES, add_ollama
 from synapse_gateway.api.openapi import describe, page
 from synapse_gateway.api.routes import OPENAI_ROUTES
 from synapse_gateway.api.speech import SPEECH_ROUTES
+from synapse_gateway.api.voices import add_voices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from synapse_gateway.routing.fleet import BackendState
 
 JSON = "application/json"
+CALLER_LEFT = 499
+"""Status of requests whose callers left before it was known, in the log."""
 
 
 def make_app(gateway: Gateway) -> FastAPI:
@@ -52,6 +55,7 @@ def make_app(gateway: Gateway) -> FastAPI:
     _add_health(app, gateway)
     _add_catalog(app, gateway)
     add_ollama(app, gateway)
+    add_voices(app, gateway)
     _add_hot_paths(app)
     _add_description(app)
     return app
@@ -60,10 +64,7 @@ def make_app(gateway: Gateway) -> FastAPI:
 def _add_error_handlers(app: FastAPI) -> None:
     def answer(request: Request, error: errors.RequestError) -> Response:
         request.state.record.error = error.code or error.kind
-        status, headers, body = render(error, request.url.path)
-        return Response(
-            body, status, {name.decode(): value.decode("latin-1") for name, value in headers}
-        )
+        return error_response(error, request.url.path)
 
     def on_request_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.RequestError)  # noqa: S101 - registered for it only
@@ -94,6 +95,12 @@ def _add_error_handlers(app: FastAPI) -> None:
             request, errors.Unprocessable(f"{where or 'body'}: {first['msg']}", param=where)
         )
 
+    def on_disconnect(request: Request, error: Exception) -> Response:
+        del error
+        request.state.record.disconnected = True
+        return Response(status_code=CALLER_LEFT)
+
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
     app.add_exception_handler(errors.RequestError, on_request_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)

@@ -13,7 +13,7 @@ import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from synapse_gateway.errors import InvalidRequest, UnsupportedMedia
+from synapse_gateway.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from synapse_gateway.proxy.body import Joined, Span
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from python_multipart.multipart import MultipartCallbacks
 
+    from synapse_gateway.proxy.body import Part
     from synapse_gateway.proxy.spool import Spool
 
 MAX_FIELD_BYTES = 64 * 1024
@@ -50,6 +51,20 @@ class File(msgspec.Struct, frozen=True):
     head: bytes
     """Its first bytes, `HEAD_BYTES` at most."""
 
+    @property
+    def pieces(self) -> tuple[Part, ...]:
+        """What it is read from; none of them empty."""
+        return (self.data,) if self.data.size else ()
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """A file of our own making."""
+
+    name: str
+    filename: str
+    content_type: str
+    pieces: tuple[Part, ...]
+
 
 class Form:
     """The parts of a body, in the order in which they came."""
@@ -77,9 +92,9 @@ def new_boundary() -> bytes:
     return b"synapse-" + secrets.token_hex(16).encode()
 
 
-def encode(parts: Iterable[Field | File], boundary: bytes) -> Joined:
+def encode(parts: Iterable[Field | File | Attachment], boundary: bytes) -> Joined:
     """Return parts as multipart form data."""
-    pieces: list[bytes | Span] = []
+    pieces: list[Part] = []
     for part in parts:
         if isinstance(part, Field):
             pieces.append(
@@ -97,8 +112,7 @@ def encode(parts: Iterable[Field | File], boundary: bytes) -> Joined:
                 part.content_type.encode("latin-1"),
             )
         )
-        if part.data.size:
-            pieces.append(part.data)
+        pieces.extend(part.pieces)
         pieces.append(b"\r\n")
     pieces.append(b"--%b--\r\n" % boundary)
     return Joined(pieces)
@@ -119,6 +133,7 @@ class FormReader:
         spool: Where files go.
         check: Looks at a file's field and first bytes as soon as they are there (at its end, if it
             is shorter), and raises what speaks against it.
+        max_file_bytes: Largest file; None leaves that to the limit of the whole body.
 
     Raises:
         UnsupportedMedia: It is declared to be something else.
@@ -126,7 +141,11 @@ class FormReader:
     """
 
     def __init__(
-        self, content_type: bytes, spool: Spool, check: Callable[[str, bytes], None]
+        self,
+        content_type: bytes,
+        spool: Spool,
+        check: Callable[[str, bytes], None],
+        max_file_bytes: int | None = None,
     ) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data":
@@ -138,6 +157,7 @@ class FormReader:
             )
         self._spool = spool
         self._check = check
+        self._max_file_bytes = max_file_bytes
         self._parts: list[Field | File] = []
         self._ended = False
         self._header = b""
@@ -228,6 +248,9 @@ class FormReader:
             if len(self._data) == HEAD_BYTES:
                 self._check_file()
         self._spool.append(data[start:end])
+        most = self._max_file_bytes
+        if most is not None and self._spool.size - self._start > most:
+            raise TooLarge(f"{self._name}: a file is larger than {most} bytes.", param=self._name)
 
     def _check_file(self) -> None:
         self._checked = True

@@ -34,6 +34,13 @@ _CONTRACT_ERRORS = {
     "403": "The key is limited to models, and this path is not among them.",
     "422": "A field is missing, or has a value that it cannot have.",
 }
+_VOICE_ERRORS = {
+    "403": "The key is limited to models, and this path is not among them.",
+    "404": "No voice has this id.",
+    "408": "The upload came to a standstill.",
+    "422": "A field is missing, or has a value that it cannot have; a recording is no sound WAV.",
+    "503": "There is no room for the upload, or the library cannot be read; see Retry-After.",
+}
 _REFUSED_BY_BACKENDS = ("400", "413", "415", "422", "4XX")
 """Statuses that a backend's own refusal of the request can have."""
 _REFUSED = "The backend refuses the request; its own words."
@@ -133,17 +140,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         "text/plain": {},
         "application/openmetrics-text": {},
     }
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            _add_errors(operation, "OllamaError" if path.startswith("/api/") else "Error")
-    for path in OPENAI_ROUTES:
-        responses = document["paths"][path]["post"]["responses"]
-        for status in _REFUSED_BY_BACKENDS:
-            responses[status] = _error(_ERRORS.get(status, _REFUSED), "Refusal")
-    for path in (*AUDIO_ROUTES, *SPEECH_ROUTES):
-        responses = document["paths"][path]["post"]["responses"]
-        for status, text in (*_CONTRACT_ERRORS.items(), ("4XX", _REFUSED)):
-            responses[status] = _error(text, "Error")
+    _add_all_errors(document["paths"])
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     return document
@@ -197,7 +194,8 @@ def _recording_operation(route: AudioRoute) -> dict[str, Any]:
 
 
 def _speech_operation(path: str, summary: str, schemas: dict[str, Any]) -> dict[str, Any]:
-    content = _json_content(bodies.Synthesize, schemas)
+    kind = bodies.Interpolate if path == "/tts/interpolate" else bodies.Synthesize
+    content = _json_content(kind, schemas)
     return _contract_operation(path, summary, content, {"audio/wav": {}})
 
 
@@ -259,6 +257,23 @@ def _answer(route: HotRoute) -> dict[str, Any]:
         content["text/vtt"] = {}
         content["application/x-subrip"] = {}
     return content
+
+
+def _add_all_errors(paths: dict[str, Any]) -> None:
+    for path, operations in paths.items():
+        for operation in operations.values():
+            _add_errors(operation, "OllamaError" if path.startswith("/api/") else "Error")
+            if path.startswith("/voices"):
+                for status, text in _VOICE_ERRORS.items():
+                    operation["responses"][status] = _error(text, "Error")
+    for path in OPENAI_ROUTES:
+        responses = paths[path]["post"]["responses"]
+        for status in _REFUSED_BY_BACKENDS:
+            responses[status] = _error(_ERRORS.get(status, _REFUSED), "Refusal")
+    for path in (*AUDIO_ROUTES, *SPEECH_ROUTES):
+        responses = paths[path]["post"]["responses"]
+        for status, text in (*_CONTRACT_ERRORS.items(), ("4XX", _REFUSED)):
+            responses[status] = _error(text, "Error")
 
 
 def _add_errors(operation: dict[str, Any], schema: str) -> None:

@@ -126,6 +126,10 @@ class Resolver:
         self._record.model = route.name
         return route
 
+    def can(self, path: str, capability: Capability) -> bool:
+        """Say whether anything serves a path whose requests name no model."""
+        return self._table.service(path, capability) is not None
+
     def _refuse_all(self, capability: Capability) -> None:
         if not self._table.offers(capability):
             raise NotSupported(f"No backend of this deployment can do this ({capability.value}).")

@@ -1,17 +1,16 @@
-"""The contract's speech: /tts/synthesize and /tts/stream.
+"""The contract's speech: /tts/synthesize, /tts/stream and /tts/interpolate.
 
-The text is cut into sentences, and each is a request of its own with all the failover that every
-request has. The first sentence settles which kind of backend speaks, so that one voice speaks to
-the end: another may still take a whole text over while nothing of it has been sent.
+What is asked, of whom, and in which words; how the answers become one sound is in `speaking`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+from typing import cast as typed
 
 from synapse_gateway.api import bodies
+from synapse_gateway.api.cloning import Cast
 from synapse_gateway.api.prepare import forwarded
 from synapse_gateway.audio_api import sentences
 from synapse_gateway.audio_api import speech as words
@@ -19,97 +18,107 @@ from synapse_gateway.audio_api.refusals import refusal
 from synapse_gateway.backends.base import Capability
 from synapse_gateway.config.settings import BackendType
 from synapse_gateway.errors import (
-    BadGateway,
-    GatewayTimeout,
-    RequestError,
+    NotSupported,
     Unavailable,
     Unprocessable,
 )
-from synapse_gateway.proxy.body import Span
-from synapse_gateway.proxy.readers import SoundReader
 from synapse_gateway.proxy.request import Form, ProxyRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from synapse_gateway.api.call import Call
+    from synapse_gateway.api.cloning import Cloning
     from synapse_gateway.api.prepare import Resolver
-    from synapse_gateway.audio_api.wav import Format
+    from synapse_gateway.api.speaking import Sound
     from synapse_gateway.auth.keys import Caller
-    from synapse_gateway.proxy.caller import Caller as Answering
-    from synapse_gateway.proxy.connection import Headers
-    from synapse_gateway.proxy.spool import Spool
+    from synapse_gateway.proxy.upstream import Upstreams
     from synapse_gateway.routing.fleet import BackendState
+    from synapse_gateway.routing.outcome import Outcome
     from synapse_gateway.routing.table import Candidate, ModelRoute, Plan
     from synapse_gateway.telemetry.record import RequestRecord
+    from synapse_gateway.voices.shelf import Shelf
 
+ALLOW_FALLBACK = b"x-synapse-allow-fallback"
+"""Header with which a caller takes the standard voice where the one he names cannot be had."""
+WEIGHTS_TOLERANCE = 0.01
 SPEECH_ROUTES = {
     "/tts/synthesize": "Speak a text, and give a whole WAV file.",
     "/tts/stream": "Speak a text, and give the sound as it is made.",
+    "/tts/interpolate": "Speak a text in a voice between several of the library.",
 }
 """Hot paths, with what each does."""
 _FIELDS = {"input": "text", "voice": "voice_id"}
 """The contract's names of what backends call otherwise."""
-_OURS = frozenset({BackendType.PIPER, BackendType.OPENVOICE})
+OURS = frozenset({BackendType.PIPER, BackendType.OPENVOICE})
 
 
-class Run(Protocol):
-    """Serves a request (`api.gateway`)."""
+class Text(NamedTuple):
+    """What is to be spoken."""
 
-    async def __call__(self, request: ProxyRequest, answer: Answering) -> Candidate | None:
-        """Return who answered; None if the answer is a refusal, or broke off.
-
-        Raises:
-            RequestError: Nobody did.
-        """
+    sentences: list[str]
+    language: str
+    speed: float
+    split: bool
+    """Whether it was cut into sentences here."""
+    stream: bool = False
+    """Whether sound is sent as it is made."""
+    blend: bool = False
+    """Whether several voices become one."""
 
 
 class Speech:
     """A text to be spoken.
 
     Args:
-        asked: The caller's body.
-        path: The route.
+        text: What.
+        cast: In which voice of the library; None for the standard voice of whoever speaks.
         headers: The caller's headers.
         route: What can speak.
         plan: Those of it that are asked.
         caller: Whose key it is.
         record: Of the request.
+        provide: Gives a backend the voice.
     """
 
     def __init__(
         self,
-        asked: bodies.Synthesize,
-        path: str,
+        text: Text,
+        cast: Cast | None,
         headers: dict[bytes, bytes],
         route: ModelRoute,
         plan: Plan,
         caller: Caller,
         record: RequestRecord,
+        provide: Callable[[Candidate], Awaitable[Outcome]] | None,
     ) -> None:
-        text = str(asked.text)
-        self.sentences = sentences.split(text) if asked.split_sentences else [text.strip()]
+        self.text = text
         self.plan = plan
-        self.stream = path == "/tts/stream"
         self.record = record
         self.deadline = record.started + plan.overall
-        self._asked = asked
+        self.cast = cast
+        self.allowed = any(
+            cast is None or not cast.is_for(candidate.state.backend)
+            for order in plan.orders
+            for candidate in order
+        )
+        """Whether a standard voice may speak."""
         self._route = route
         self._headers = forwarded(headers, b"application/json")
         self._priority = caller.priority
-        record.stream = self.stream
+        self._provide = provide
+        record.stream = text.stream
 
-    def request(self, text: str, plan: Plan, sound: Sound) -> ProxyRequest:
+    def request(self, sentence: str, plan: Plan, sound: Sound) -> ProxyRequest:
         """Return the request for one sentence.
 
         Args:
-            text: The sentence.
+            sentence: The sentence.
             plan: Who may be asked.
             sound: What it becomes a part of.
         """
 
         def choose_form(backend: BackendState) -> Form:
-            return self._form(backend, text, sound)
+            return self._form(backend, sentence, sound)
 
         return ProxyRequest(
             record=self.record,
@@ -118,64 +127,195 @@ class Speech:
             form=_NO_FORM,
             choose_form=choose_form,
             plan=plan,
+            particular=not self.allowed,
             headers=self._headers,
-            stream=self.stream,
+            stream=self.text.stream,
             deadline=self.deadline,
             priority=self._priority,
+            provide=self._provide,
         )
 
-    def _form(self, backend: BackendState, text: str, sound: Sound) -> Form:
-        asked = self._asked
-        language = words.matching(asked.language, backend.languages) or asked.language
-        ask = words.Ask(text, language, asked.speed)
-        kind = backend.config.type
-        path = words.OPENAI_PATH
-        body_for: Callable[[str], bytes]
-        if kind is BackendType.CHATTERBOX:
-            path = words.CHATTERBOX_PATH
-            voice = backend.voices[0] if backend.voices else words.CHATTERBOX_VOICE
-            body = words.chatterbox(ask, voice=voice, cloned=False, split=not asked.split_sentences)
-            body_for = lambda _: body  # noqa: E731
-        elif kind in _OURS:
-            voice = words.STANDARD_VOICE
-            body_for = lambda model: words.synapse(ask, model)  # noqa: E731
-        else:
-            voice = words.OPENAI_VOICE
-            body_for = lambda model: words.openai(ask, model)  # noqa: E731
+    def _form(self, backend: BackendState, sentence: str, sound: Sound) -> Form:
+        language = words.matching(self.text.language, backend.languages) or self.text.language
+        ask = words.Ask(sentence, language, self.text.speed)
+        asked = self._asked_of(backend, ask)
         return Form(
-            path=path,
-            body_for=body_for,
+            path=asked.path,
+            body_for=asked.body_for,
             dialect=None,
             sound=sound.reader,
             content_type=b"audio/wav",
-            voice=voice.encode() if kind not in _OURS else None,
+            voice=asked.voice,
             refused=lambda _, body: refusal(body, _FIELDS),
         )
+
+    def _asked_of(self, backend: BackendState, ask: words.Ask) -> _Asked:
+        kind = backend.config.type
+        cast = self.cast
+        if cast is not None and not cast.is_for(backend):
+            cast = None
+        if kind is BackendType.CHATTERBOX:
+            voice = cast.file if cast is not None else standard_voice(backend)
+            body = words.chatterbox(
+                ask, voice=voice, cloned=cast is not None, split=not self.text.split
+            )
+            shown = cast.header if cast is not None else voice.encode()
+            return _Asked(words.CHATTERBOX_PATH, lambda _: body, shown)
+        if kind not in OURS:
+            shown = words.OPENAI_VOICE.encode()
+            return _Asked(words.OPENAI_PATH, lambda model: words.openai(ask, model), shown)
+        if cast is None:
+            return _Asked(words.OPENAI_PATH, lambda model: words.synapse(ask, model), None)
+        if self.text.blend:
+            weights = [(voice.digest, weight) for voice, weight in cast.parts]
+            body = words.interpolation(ask, weights)
+            return _Asked("/tts/interpolate", lambda _: body, cast.header)
+        digest = cast.parts[0][0].digest
+        return _Asked(
+            words.OPENAI_PATH, lambda model: words.synapse(ask, model, digest), cast.header
+        )
+
+
+class _Asked(NamedTuple):
+    """How a backend is asked to speak."""
+
+    path: str
+    body_for: Callable[[str], bytes]
+    voice: bytes | None
+    """For the caller; None where the backend tells."""
 
 
 _NO_FORM = Form(path=words.OPENAI_PATH, body_for=lambda _: b"", dialect=None)
 """Never asked with: every backend has a form of its own."""
 
 
-def prepare_speech(
+def standard_voice(backend: BackendState) -> str:
+    """Return the voice that a Chatterbox speaks in by itself."""
+    return backend.voices[0] if backend.voices else words.CHATTERBOX_VOICE
+
+
+def text_of(asked: bodies.Synthesize | bodies.Interpolate, path: str) -> Text:
+    """Return what is to be spoken.
+
+    Raises:
+        Unprocessable: There is nothing in it.
+    """
+    text = str(asked.text)
+    if not any(letter.isalnum() for letter in text):
+        raise Unprocessable("text: there is nothing to speak in it", param="text")
+    if isinstance(asked, bodies.Interpolate):
+        return Text([text.strip()], asked.language, asked.speed, split=False, blend=True)
+    split = asked.split_sentences
+    pieces = sentences.split(text) if split else [text.strip()]
+    return Text(pieces, asked.language, asked.speed, split, stream=path == "/tts/stream")
+
+
+class Desk(NamedTuple):
+    """What speech in the voices of the library needs."""
+
+    shelf: Shelf
+    cloning: Cloning
+    upstreams: Upstreams
+    allow_standard: bool
+    """What the configuration says of it."""
+
+
+async def prepare_speech(
     path: str,
     body: bytes,
     headers: dict[bytes, bytes],
     resolver: Resolver,
     caller: Caller,
     record: RequestRecord,
+    desk: Desk,
 ) -> Speech:
     """Read a request for speech.
 
     Raises:
         RequestError: The caller's mistake, or nothing here can do it.
     """
-    asked = bodies.parse(bodies.Synthesize, body, Unprocessable)
-    if not any(letter.isalnum() for letter in str(asked.text)):
-        raise Unprocessable("text: there is nothing to speak in it", param="text")
-    route = resolver.service(path, Capability.SPEECH)
-    plan = speaking(route.plan(Capability.SPEECH), asked.language)
-    return Speech(asked, path, headers, route, plan, caller, record)
+    kind = bodies.Interpolate if path == "/tts/interpolate" else bodies.Synthesize
+    asked = typed("bodies.Interpolate | bodies.Synthesize", bodies.parse(kind, body, Unprocessable))
+    text = text_of(asked, path)
+    cast = await _cast_of(asked, desk.shelf)
+    allowed = cast is None or allows_standard(headers, desk)
+    route = resolver.service(path, _needed(cast, allowed=allowed))
+    plan = route.plan(Capability.SPEECH)
+    provide = None
+    if cast is not None:
+        plan = cast_plan(plan, cast, allowed=allowed)
+        provide = partial(desk.cloning.provide, cast=cast, upstreams=desk.upstreams)
+    plan = speaking(plan, text.language)
+    return Speech(text, cast, headers, route, plan, caller, record, provide)
+
+
+def _needed(cast: Cast | None, *, allowed: bool) -> Capability:
+    if cast is None or allowed:
+        return Capability.SPEECH
+    return Capability.CLONING if len(cast.parts) == 1 else Capability.INTERPOLATION
+
+
+async def _cast_of(asked: bodies.Synthesize | bodies.Interpolate, shelf: Shelf) -> Cast | None:
+    """Look the voices up that a request names.
+
+    Raises:
+        VoiceNotFound: One is not there.
+        Unprocessable: They cannot be blended so.
+    """
+    if isinstance(asked, bodies.Synthesize):
+        if not asked.voice_id:
+            return None
+        return Cast([(await shelf.of_id(asked.voice_id), 1.0)])
+    shares = typed("list[bodies.Share]", asked.voices)
+    whole = sum(share.weight for share in shares)
+    if abs(whole - 1) > WEIGHTS_TOLERANCE + 1e-9:
+        raise Unprocessable(
+            f"voices: the weights must sum up to 1.0, give or take {WEIGHTS_TOLERANCE} "
+            f"(got {whole:g})",
+            param="voices",
+        )
+    return Cast([(await shelf.of_id(share.voice_id), share.weight) for share in shares])
+
+
+def allows_standard(headers: dict[bytes, bytes], desk: Desk) -> bool:
+    """Say whether the standard voice may speak where the one that is named cannot be had."""
+    given = headers.get(ALLOW_FALLBACK)
+    return desk.allow_standard if given is None else given.lower() in (b"true", b"1", b"yes")
+
+
+def cast_plan(plan: Plan, cast: Cast, *, allowed: bool) -> Plan:
+    """Return who may speak, those first who can in the voice that is asked for.
+
+    Args:
+        plan: Who can speak at all.
+        cast: The voice.
+        allowed: Whether the standard voice may speak where that one cannot be had.
+
+    Raises:
+        NotSupported: None of them can.
+    """
+    able = plan.narrowed(lambda candidate: cast.is_for(candidate.state.backend))
+    if allowed:
+        others = plan.narrowed(lambda candidate: not cast.is_for(candidate.state.backend))
+        able = able._replace(orders=able.orders + others.orders)
+    if not able.orders:
+        raise NotSupported(
+            "The recordings of these voices differ in format (rate, channels or bits), and no "
+            "backend of this deployment can blend such."
+        )
+    return able
+
+
+def without_the_voice(error: Unavailable, speech: Speech) -> Unavailable:
+    """Return why a text was not spoken where only one voice would have done."""
+    if speech.cast is None or speech.allowed:
+        return error
+    return Unavailable(
+        f"Only a backend that clones voices can speak as {speech.cast.name}. {error.message} "
+        "With the header x-synapse-allow-fallback: true the standard voice would speak.",
+        code="voice_unavailable",
+        retry_after=error.retry_after,
+    )
 
 
 def speaking(plan: Plan, language: str) -> Plan:
@@ -189,7 +329,7 @@ def speaking(plan: Plan, language: str) -> Plan:
         known = candidate.state.backend.languages
         return not known or words.matching(language, known) is not None
 
-    able = narrowed(plan, speaks)
+    able = plan.narrowed(speaks)
     if not able.orders:
         states = [candidate.state.backend for order in plan.orders for candidate in order]
         known = sorted({code for state in states for code, _ in state.languages})
@@ -199,274 +339,3 @@ def speaking(plan: Plan, language: str) -> Plan:
             code="unknown_language",
         )
     return able
-
-
-def narrowed(plan: Plan, wanted: Callable[[Candidate], bool]) -> Plan:
-    """Return a plan with some of its candidates only."""
-    orders = (tuple(filter(wanted, order)) for order in plan.orders)
-    return plan._replace(orders=tuple(order for order in orders if order))
-
-
-class Voice(NamedTuple):
-    """Who speaks: a backend may take a text over from another of the same kind and model."""
-
-    kind: BackendType
-    model: str
-
-    @classmethod
-    def of(cls, candidate: Candidate) -> Voice:
-        """Return whose voice a candidate has."""
-        return cls(candidate.state.backend.config.type, candidate.state.model)
-
-    def is_of(self, candidate: Candidate) -> bool:
-        """Say whether a candidate has it."""
-        return Voice.of(candidate) == self
-
-
-class Sound:
-    """The sound of several sentences, which have to be alike to become one."""
-
-    def __init__(self) -> None:
-        self.format: Format | None = None
-        """Of the first sentence, once there is something of it."""
-        self._reader: SoundReader | None = None
-
-    def reader(self, hold: int) -> SoundReader:
-        """Return what reads the next sentence."""
-        self._reader = SoundReader(lambda found: self.format in (None, found), hold)
-        return self._reader
-
-    def begin(self) -> Format:
-        """Note that a sentence's samples are coming."""
-        if self.format is None and self._reader is not None:
-            self.format = self._reader.format
-        assert self.format is not None  # noqa: S101 - there are no samples without a format
-        return self.format
-
-
-class _Taking:
-    """Takes a sentence's answer (`proxy.caller.Caller`)."""
-
-    def __init__(self, sound: Sound, call: Call) -> None:
-        self.sound = sound
-        self._call = call
-        self.refused: tuple[int, Headers, bytes] | None = None
-        """A backend's own answer to what the caller asked."""
-        self.broken = False
-
-    @property
-    def gone(self) -> bool:
-        """Whether the caller is."""
-        return self._call.gone
-
-    def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        """Note a refusal."""
-        self.refused = (status, headers, body)
-
-    def finish(self) -> None:
-        """Note the end of a sentence, which is not the end of all."""
-
-    def break_off(self) -> None:
-        """Note that a sentence will never be whole."""
-        self.broken = True
-
-
-class _Passing(_Taking):
-    """Passes sound on to the caller as it comes."""
-
-    def __init__(self, sound: Sound, call: Call) -> None:
-        super().__init__(sound, call)
-        self.begun = False
-
-    def start(self, status: int, headers: Headers, length: int | None, first: bytes) -> None:
-        """Send the file's head before the first sentence."""
-        del length
-        form = self.sound.begin()
-        if self.begun:
-            self._call.write(first)
-        else:
-            self.begun = True
-            self._call.start(status, headers, None, form.head(None) + first)
-
-    def write(self, data: bytes) -> None:
-        """Send samples."""
-        self._call.write(data)
-
-    def pass_on(self, raw: bytes, chunks: list[bytes]) -> None:
-        """Send samples as they came."""
-        self._call.pass_on(raw, chunks)
-
-    def on_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        """Let a slow caller slow the backend down."""
-        self._call.on_flow(pause, resume)
-
-
-class _Collecting(_Taking):
-    """Keeps sound until all of it is there."""
-
-    def __init__(self, sound: Sound, call: Call, spool: Spool) -> None:
-        super().__init__(sound, call)
-        self._spool = spool
-        self.headers: Headers = []
-        self.full: RequestError | None = None
-        """Why not all of it could be kept."""
-        self._pause: Callable[[], None] = _nothing
-
-    def start(self, status: int, headers: Headers, length: int | None, first: bytes) -> None:
-        """Keep the head and the first samples."""
-        del status, length
-        self.sound.begin()
-        self.headers = self.headers or headers
-        self.write(first)
-
-    def write(self, data: bytes) -> None:
-        """Keep samples."""
-        if self.full is None and data:
-            try:
-                self._spool.append(data)
-            except RequestError as error:
-                self.full = error
-            if self._spool.congested:
-                self._pause()
-
-    def pass_on(self, raw: bytes, chunks: list[bytes]) -> None:
-        """Keep samples."""
-        del raw
-        self.write(b"".join(chunks))
-
-    def on_flow(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        """Let a slow disk slow the backend down."""
-        self._pause = pause
-        self._spool.on_drained = resume
-
-
-async def stream(speech: Speech, call: Call, run: Run) -> None:
-    """Speak a text, and send the sound as it is made.
-
-    Raises:
-        RequestError: Nothing was sent to the caller, and this is why.
-    """
-    sound = Sound()
-    taking = _Passing(sound, call)
-    plan = speech.plan
-    for text in speech.sentences:
-        try:
-            served = await run(speech.request(text, plan, sound), taking)
-        except RequestError as error:
-            if not taking.begun:
-                raise
-            speech.record.cut = error.code or error.kind
-            call.break_off()
-            return
-        if served is None:
-            if taking.refused is not None and not taking.begun:
-                call.whole(*taking.refused)
-            else:
-                speech.record.cut = speech.record.cut or "refused"
-                call.break_off()
-            return
-        plan = narrowed(plan, Voice.of(served).is_of)
-    call.finish()
-
-
-async def synthesize(speech: Speech, call: Call, run: Run, new_spool: Callable[[], Spool]) -> None:
-    """Speak a text, and send the sound when it is whole.
-
-    Raises:
-        RequestError: Nothing was sent to the caller, and this is why.
-    """
-    plan = speech.plan
-    while True:
-        spool = new_spool()
-        try:
-            taking = _Collecting(Sound(), call, spool)
-            lost = await _collect(speech, plan, taking, run)
-            if lost is None:
-                await spool.flush()
-                await _send(speech, call, taking, spool)
-                return
-        finally:
-            spool.close()
-        plan = _without(plan, lost)
-        if not plan.orders or monotonic() >= speech.deadline:
-            raise lost.error
-        # another voice speaks the whole text: nobody has heard anything of it
-        speech.record.fallback = speech.record.fallback or speech.record.attempts[-1].outcome
-
-
-class _Lost(NamedTuple):
-    """Why a text could not be spoken to its end."""
-
-    voice: Voice | None
-    """Whose fault it was; None if no other voice could do better."""
-    error: RequestError
-
-
-async def _collect(speech: Speech, plan: Plan, taking: _Collecting, run: Run) -> _Lost | None:
-    """Speak all sentences, or up to one that is refused.
-
-    Returns:
-        None, or what came between.
-    """
-    voice: Voice | None = None
-    for text in speech.sentences:
-        try:
-            served = await run(speech.request(text, plan, taking.sound), taking)
-        except (BadGateway, GatewayTimeout, Unavailable) as error:
-            return _Lost(voice, error)
-        if taking.full is not None:
-            return _Lost(None, taking.full)
-        if taking.broken:
-            speech.record.cut = ""
-            return _Lost(
-                voice or _voice_of_last(plan, speech.record),
-                BadGateway("The backend broke off in the middle of its answer."),
-            )
-        if served is None:
-            break
-        voice = Voice.of(served)
-        plan = narrowed(plan, voice.is_of)
-    return None
-
-
-def _without(plan: Plan, lost: _Lost) -> Plan:
-    """Return who else may speak."""
-    voice = lost.voice
-    return narrowed(plan, lambda candidate: voice is not None and not voice.is_of(candidate))
-
-
-def _voice_of_last(plan: Plan, record: RequestRecord) -> Voice | None:
-    name = record.attempts[-1].backend
-    candidates = (candidate for order in plan.orders for candidate in order)
-    return next((Voice.of(c) for c in candidates if c.state.backend.name == name), None)
-
-
-async def _send(speech: Speech, call: Call, taking: _Collecting, spool: Spool) -> None:
-    """Send what was collected, or the refusal."""
-    if taking.refused is not None:
-        call.whole(*taking.refused)
-        return
-    writable = asyncio.Event()
-    writable.set()
-    call.on_flow(writable.clear, writable.set)
-    head = taking.sound.begin().head(spool.size)
-    span = Span(spool, 0, spool.size)
-    call.start(200, taking.headers, len(head) + spool.size, head)
-    at = 0
-    try:
-        async with asyncio.timeout(speech.deadline - monotonic()):
-            while at < span.size:
-                piece = await span.read(at)
-                at += len(piece)
-                call.write(piece)
-                await writable.wait()
-    except (OSError, TimeoutError):
-        speech.record.cut = "deadline" if monotonic() >= speech.deadline else "cut"
-        call.break_off()
-        return
-    speech.record.bytes_out = len(head) + spool.size
-    call.finish()
-
-
-def _nothing() -> None:
-    pass

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from synapse_gateway.api.multipart import FormReader
 from synapse_gateway.audio_api.sniff import audio_format, describe
-from synapse_gateway.errors import InvalidRequest, RequestTimeout, UnsupportedMedia
+from synapse_gateway.errors import InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
+
+    from fastapi import Request
 
     from synapse_gateway.api.call import Call
     from synapse_gateway.api.multipart import Form
@@ -99,6 +102,62 @@ async def receive(
         deadlines.discard(watch)
         spool.on_drained = _nothing
     return form, spool
+
+
+async def read_stream(
+    request: Request,
+    room: SpoolRoom,
+    limits: Limits,
+    check: Callable[[str, bytes], None],
+    max_file_bytes: int,
+) -> tuple[Form, Spool]:
+    """Read the form of a route that is not hot.
+
+    Returns:
+        The form, and the spool that its files are in, which is the caller's to close.
+
+    Raises:
+        RequestError: It cannot be taken.
+    """
+    headers = request.headers
+    declared = int(headers.get("content-length", "0"))
+    _bound(declared, limits)
+    spool = room.open(declared, limits.spool)
+    try:
+        kind = headers.get("content-type", "").encode("latin-1")
+        reader = FormReader(kind, spool, check, max_file_bytes)
+        drained = asyncio.Event()
+        spool.on_drained = drained.set
+        spool.on_failed = lambda _: drained.set()
+        parts = request.stream()
+        received = 0
+        while part := await _next(parts, limits.spool.stall):
+            received += len(part)
+            _bound(received, limits)
+            reader.feed(part)
+            if spool.congested:
+                drained.clear()
+                await drained.wait()
+        form = reader.finish()
+        await spool.flush()
+    except BaseException:
+        spool.close()
+        raise
+    return form, spool
+
+
+async def _next(parts: AsyncGenerator[bytes, None], stall: float) -> bytes:
+    """Return the next part of a body, empty at its end."""
+    try:
+        async with asyncio.timeout(stall):
+            return await anext(parts, b"")
+    except TimeoutError:
+        raise RequestTimeout(f"Nothing came for {stall:g} s within the upload.") from None
+
+
+def _bound(size: int, limits: Limits) -> None:
+    if size > limits.max_upload_bytes:
+        raise TooLarge(f"The body is larger than {limits.max_upload_bytes} bytes.")
 
 
 def _nothing() -> None:

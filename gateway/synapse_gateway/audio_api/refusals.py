@@ -33,6 +33,17 @@ def refusal(body: bytes, names: Mapping[str, str]) -> bytes:
     return msgspec.json.encode({"error": error})
 
 
+def message_of(body: bytes) -> str:
+    """Return what a backend's error answer says; Chatterbox lists an error for each file."""
+    message, _, _ = _read(body)
+    try:
+        errors = msgspec.json.decode(body).get("errors")
+        message = message or _text(errors[0].get("error"))
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, LookupError, TypeError):
+        pass
+    return message or "the backend refused them"
+
+
 def _read(body: bytes) -> tuple[str, str | None, str | None]:
     try:
         whole = msgspec.json.decode(body)

@@ -63,6 +63,23 @@ def synapse(ask: Ask, model: str, voice: str = STANDARD_VOICE) -> bytes:
     return _encode(body)
 
 
+def interpolation(ask: Ask, weights: Iterable[tuple[str, float]]) -> bytes:
+    """Return a request to `backends/openvoice` to speak between voices.
+
+    Args:
+        ask: What is to be spoken.
+        weights: Of each voice, by the name that the backend knows it under.
+    """
+    return _encode(
+        {
+            "text": ask.text,
+            "voices": [{"voice": voice, "weight": weight} for voice, weight in weights],
+            "language": ask.language,
+            "speed": ask.speed,
+        }
+    )
+
+
 def chatterbox(ask: Ask, *, voice: str, cloned: bool, split: bool) -> bytes:
     """Return a request to Chatterbox.
 

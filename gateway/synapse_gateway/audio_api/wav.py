@@ -21,7 +21,15 @@ _PCM, _FLOAT = 1, 3
 
 
 class BadWav(ValueError):
-    """It is no WAV file, or not one that can be read; the text says why."""
+    """It is no WAV file, or not one that can be read; the text says why.
+
+    Attributes:
+        other_media: Whether it is something else, rather than broken.
+    """
+
+    def __init__(self, text: str, *, other_media: bool = False) -> None:
+        super().__init__(text)
+        self.other_media = other_media
 
 
 class Format(NamedTuple):
@@ -71,12 +79,15 @@ class WavReader:
         format: Once the head is there.
         promised: Bytes of samples that the head announces; None where it does not know.
         given: Bytes of samples so far.
+        start: Where in the file they begin.
     """
 
     def __init__(self) -> None:
         self.format: Format | None = None
         self.promised: int | None = None
         self.given = 0
+        self.start = 0
+        self._fed = 0
         self._head = b""
         self._in_data = False
 
@@ -86,6 +97,7 @@ class WavReader:
         Raises:
             BadWav: They are not those of a WAV file.
         """
+        self._fed += len(data)
         if not self._in_data:
             self._head += data
             data = self._read_head()
@@ -113,7 +125,7 @@ class WavReader:
         """Return what follows the head, once it is whole."""
         head = self._head
         if len(head) >= 12 and (head[:4] != b"RIFF" or head[8:12] != b"WAVE"):
-            raise BadWav("it does not begin as a WAV file")
+            raise BadWav("it does not begin as one", other_media=True)
         at = 12
         while len(head) >= at + _CHUNK.size:
             name, size = _CHUNK.unpack_from(head, at)
@@ -134,6 +146,7 @@ class WavReader:
             raise BadWav("its samples come before their format")
         self._in_data = True
         self._head = b""
+        self.start = self._fed - len(rest)
         # who does not know the length writes 0 or the largest number that he thinks of
         self.promised = size if 0 < size < 0x7FFF0000 else None
         return rest
@@ -146,7 +159,7 @@ def _read_format(chunk: bytes) -> Format:
     if coding == _EXTENSIBLE and len(chunk) >= 26:
         (coding,) = struct.unpack_from("<H", chunk, 24)
     if coding not in (_PCM, _FLOAT):
-        raise BadWav(f"its coding ({coding}) is not plain samples")
+        raise BadWav(f"its coding ({coding}) is not plain samples", other_media=True)
     if bits not in ((32, 64) if coding == _FLOAT else (8, 16, 24, 32)):
         raise BadWav(f"it has samples of {bits} bits")
     if not 1 <= channels <= 32 or not 1000 <= rate <= 768_000:

@@ -182,4 +182,5 @@ _CODES = {
     "context_length_exceeded": Refusal.CONTEXT_EXCEEDED,
     "model_not_found": Refusal.MODEL_NOT_FOUND,
     "invalid_api_key": Refusal.CREDENTIALS,
+    "voice_not_found": Refusal.VOICE_NOT_FOUND,
 }

@@ -44,6 +44,8 @@ class Refusal(enum.StrEnum):
     OVERLOADED = "overloaded"
     INVALID_REQUEST = "invalid_request"
     """The request's own fault, whatever the status says."""
+    VOICE_NOT_FOUND = "voice_not_found"
+    """The voice that it shall speak with is not there (any more)."""
     NOT_SUPPORTED = "not_supported"
     """The model cannot do this kind of request."""
 

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class Chatterbox(OpenAICompatible):
     """Adapter for `chatterbox`."""
 
-    capabilities = frozenset({Capability.SPEECH})
+    capabilities = frozenset({Capability.SPEECH, Capability.CLONING, Capability.INTERPOLATION})
     health_path = "/api/model-info"
     busy_phrases = ("is not currently loaded",)
     missing_phrases = ("predefined voice file",)
     """It has not the voice that it is asked for where the caller named none."""
+    voice_phrases = ("reference audio file '",)
 
     async def models(
         self, http: Http, reply: Reply, *, listed: bool

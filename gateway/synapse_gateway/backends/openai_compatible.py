@@ -57,6 +57,8 @@ class OpenAICompatible:
 
     invalid_phrases: ClassVar[tuple[str, ...]] = ()
     """How the kind says that the request is at fault, though it answers with a 5xx."""
+    voice_phrases: ClassVar[tuple[str, ...]] = ()
+    """How the kind says that a voice is not there, where its code does not."""
     unsupported_phrases: ClassVar[tuple[str, ...]] = ()
     """How the kind says that this model cannot do it, where its status is not 501."""
 
@@ -109,6 +111,7 @@ class OpenAICompatible:
             (self.missing_phrases, Refusal.MODEL_NOT_FOUND),
             (self.busy_phrases, Refusal.OVERLOADED),
             (self.invalid_phrases, Refusal.INVALID_REQUEST),
+            (self.voice_phrases, Refusal.VOICE_NOT_FOUND),
             (self.unsupported_phrases, Refusal.NOT_SUPPORTED),
         ):
             if answers.says(error, phrases):

@@ -21,6 +21,7 @@ from synapse_gateway.api.routes import OPENAI_ROUTES
 from synapse_gateway.api.speech import SPEECH_ROUTES
 from synapse_gateway.auth.keys import ANONYMOUS, Caller
 from synapse_gateway.backends import adapter
+from synapse_gateway.backends.base import Capability
 from synapse_gateway.config.findings import suggest
 from synapse_gateway.config.settings import AutoRule, KeyLimits, Policy
 from synapse_gateway.errors import ConfigError, InvalidRequest, RequestError, RouteNotFound
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from synapse_gateway.api.call import Call
     from synapse_gateway.api.gateway import Gateway
-    from synapse_gateway.backends.base import Capability
     from synapse_gateway.config import Settings
     from synapse_gateway.routing.table import Candidate, ModelRoute
 
@@ -138,11 +138,14 @@ def _resolve(
         if isinstance(prepared, bytes):
             return None, None
         return prepared.route, prepared.capability
+    capability = _NAMELESS.get(path)
+    if capability is not None:
+        return resolver.service(path, capability), capability
     route = table.path(path)
     if route is None and _is_answered_here(path):
         return None, None
     if route is None:
-        known = dict.fromkeys((*OPENAI_ROUTES, *OLLAMA_ROUTES, *table.settings.routes))
+        known = dict.fromkeys((*OPENAI_ROUTES, *OLLAMA_ROUTES, *_NAMELESS, *table.settings.routes))
         raise RouteNotFound(f"no route has the path {path!r}; {suggest(path, known)}")
     return route, None
 
@@ -157,6 +160,14 @@ def _is_answered_here(path: str) -> bool:
     return path not in hot and any(
         route.matches(ask)[0] is Match.FULL for route in app.routes for ask in asks
     )
+
+
+_NAMELESS: dict[str, Capability] = {
+    **{path: route.capability for path, route in AUDIO_ROUTES.items()},
+    **dict.fromkeys(SPEECH_ROUTES, Capability.SPEECH),
+    "/tts/interpolate": Capability.INTERPOLATION,
+}
+"""Paths whose requests name no model, and what they ask for."""
 
 
 def _model_of(body: bytes) -> str | None:

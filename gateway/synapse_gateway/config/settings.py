@@ -364,6 +364,14 @@ class Limits(_Section, frozen=True):
     """How long in-flight requests may take after SIGTERM."""
 
 
+class Voices(_Section, frozen=True):
+    """The library of voices."""
+
+    allow_standard: bool = False
+    """Whether the standard voice may speak where the one that is asked for cannot be had; a request
+    may say so for itself."""
+
+
 class Settings(_Section, frozen=True):
     """A whole configuration."""
 
@@ -383,6 +391,8 @@ class Settings(_Section, frozen=True):
     """Groups of workers."""
     groups_file: Name | None = None
     """Worker group file whose groups and keys are added; relative to the configuration file."""
+    voices: Voices = Voices()
+    """The library of voices."""
     limits: Limits = Limits()
     """Bounds that hold for every request."""
     downloads: Url | None = None

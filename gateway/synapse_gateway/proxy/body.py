@@ -8,7 +8,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
 
     from synapse_gateway.proxy.spool import Spool
 
@@ -53,6 +54,43 @@ class Span:
         return piece
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A part of a file.
+
+    Attributes:
+        path: The file, which is opened when it is read.
+        start: Where the part begins.
+        size: Bytes.
+        run: Runs something in a thread.
+    """
+
+    path: Path
+    start: int
+    size: int
+    run: Callable[..., Awaitable[bytes]]
+
+    def __len__(self) -> int:
+        return self.size
+
+    async def read(self, at: int) -> bytes:
+        """Return some bytes from a place of it on."""
+        most = min(PIECE_BYTES, self.size - at)
+        piece = await self.run(_read_file, self.path, self.start + at, most)
+        if not piece:
+            raise OSError("the file ends before its part does")
+        return piece
+
+
+def _read_file(path: Path, start: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)
+
+
+Part = bytes | Span | Stored
+
+
 class Joined:
     """Several parts, one after the other.
 
@@ -60,7 +98,7 @@ class Joined:
         parts: Bytes, and what is read when its turn comes; none of them empty.
     """
 
-    def __init__(self, parts: Sequence[bytes | Span]) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
         self._starts = [0, *accumulate(len(part) for part in parts)]
 

@@ -20,7 +20,7 @@ from synapse_gateway.config.settings import Service
 from synapse_gateway.proxy.attempt import PASSED_ON, Attempt
 from synapse_gateway.proxy.pool import ConnectFailed
 from synapse_gateway.proxy.readers import SoundReader
-from synapse_gateway.proxy.waiting import QueueFull
+from synapse_gateway.proxy.waiting import Line, QueueFull
 from synapse_gateway.routing.choose import back_at, choose
 from synapse_gateway.routing.outcome import RULES, Counts, Outcome
 from synapse_gateway.routing.table import SERVICE_OF
@@ -57,6 +57,7 @@ _REFUSALS = {
     Refusal.CREDENTIALS: Outcome.CREDENTIALS,
     Refusal.OVERLOADED: Outcome.THROTTLED,
     Refusal.INVALID_REQUEST: Outcome.CLIENT_ERROR,
+    Refusal.VOICE_NOT_FOUND: Outcome.CLIENT_ERROR,
     Refusal.NOT_SUPPORTED: Outcome.NOT_SUPPORTED,
 }
 
@@ -91,6 +92,7 @@ class Exchange:
         self._budget = budget
         self._route: ModelRoute = request.route
         self._plan: Plan = request.plan or self._route.plan(request.capability)
+        self._line = Line(self._route, particular=request.particular)
         self.served: Candidate | None = None
         """Who answered, when that is over."""
         self._tried: list[Candidate] = []
@@ -103,7 +105,7 @@ class Exchange:
         """Why a backend cannot do it, in its own words."""
         self._repeats = 0
         self._place: Place | None = None
-        self._waits_for: ModelRoute = self._route
+        self._waits_in = self._line
         self._wait_until = 0.0
 
     async def run(self) -> None:
@@ -167,7 +169,7 @@ class Exchange:
 
     def _look(self, now: float) -> Choice | None:
         """Choose, unless others wait who came first."""
-        if self._place is None and self._waiting.occupied(self._route, self._request.priority):
+        if self._place is None and self._waiting.occupied(self._line, self._request.priority):
             return None
         return self._choose(now, self._tried)
 
@@ -229,7 +231,7 @@ class Exchange:
 
     def _has_room(self, route: ModelRoute, now: float) -> bool:
         plan = route.plan(self._request.capability)
-        waiting = self._waiting.occupied(route, self._request.priority)
+        waiting = self._waiting.occupied(Line(route), self._request.priority)
         return not waiting and choose(plan, now).candidate is not None
 
     def _to_larger_context(self) -> bool:
@@ -243,6 +245,7 @@ class Exchange:
             return False
         self._leave_queue()
         self._route = route
+        self._line = Line(route)
         self._plan = plan
         self._tried = []
         return True
@@ -263,10 +266,10 @@ class Exchange:
         retry_at = choice.retry_at if choice is not None else 0.0
         if self._place is None:
             try:
-                self._place = self._waiting.enter(route, self._request.priority)
+                self._place = self._waiting.enter(self._line, self._request.priority)
             except QueueFull:
                 raise self._no_place("Too many requests wait for it already.", retry_at) from None
-            self._waits_for = route
+            self._waits_in = self._line
             self._wait_until = now + route.queue.deadline
         until = min(self._wait_until, self._request.deadline)
         if now >= until:
@@ -283,7 +286,7 @@ class Exchange:
 
     def _leave_queue(self) -> None:
         if self._place is not None:
-            self._waiting.leave(self._waits_for, self._place)
+            self._waiting.leave(self._waits_in, self._place)
             self._place = None
 
     def _no_place(self, why: str, retry_at: float) -> errors.RequestError:
@@ -314,10 +317,13 @@ class Exchange:
         retry_after = None
         try:
             attempt, outcome = await self._send(candidate, record)
-            if attempt is not None and attempt.status >= 400:
+            if self._lacks_voice(candidate, attempt):
+                attempt, outcome = await self._provide(candidate, record)
+            elif attempt is not None and attempt.status >= 400:
                 outcome = self._refine(candidate, attempt, outcome)
                 if outcome is Outcome.NOT_SUPPORTED:
                     self._refused = error_of(attempt.body).message
+            if attempt is not None:
                 retry_after = parse_retry_after(attempt.headers)
         except asyncio.CancelledError:
             if not self._caller.gone:
@@ -381,6 +387,35 @@ class Exchange:
             # the backend closed the idle connection as the request left: it has read none of it
             record.reused = False
             connection = None
+
+    def _lacks_voice(self, candidate: Candidate, attempt: Attempt | None) -> bool:
+        if self._request.provide is None or attempt is None or attempt.status < 400:
+            return False
+        adapter = candidate.state.backend.adapter
+        return adapter.refusal(attempt.status, attempt.body) is Refusal.VOICE_NOT_FOUND
+
+    async def _provide(
+        self, candidate: Candidate, record: AttemptRecord
+    ) -> tuple[Attempt | None, Outcome]:
+        """Give the backend the voice that it lacks, and send the request once more.
+
+        Raises:
+            errors.RequestError: The voice cannot be used there.
+        """
+        assert self._request.provide is not None  # noqa: S101 - it was asked whether it is
+        try:
+            async with asyncio.timeout(self._request.deadline - monotonic()):
+                outcome = await self._request.provide(candidate)
+        except TimeoutError:
+            outcome = Outcome.DEADLINE
+        if outcome is not Outcome.OK:
+            return None, outcome
+        attempt, outcome = await self._send(candidate, record)
+        if self._lacks_voice(candidate, attempt):
+            return None, Outcome.SERVER_ERROR
+        if attempt is not None and attempt.status >= 400:
+            outcome = self._refine(candidate, attempt, outcome)
+        return attempt, outcome
 
     def _answer_head(self) -> Headers:
         record = self._request.record

@@ -10,6 +10,7 @@ from synapse_gateway.proxy.connection import Broken
 from synapse_gateway.proxy.pool import ConnectFailed
 
 if TYPE_CHECKING:
+    from synapse_gateway.proxy.body import Body
     from synapse_gateway.proxy.connection import Headers
     from synapse_gateway.proxy.upstream import Upstream
 
@@ -67,10 +68,33 @@ class BackendHttp:
             OSError: It could not be reached, or broke off.
             TimeoutError: It did not answer in time.
         """
+        kind = b"application/json" if body else b""
+        return await self._request(method, path, kind, len(body), body, timeout)
+
+    async def upload(
+        self, method: str, path: str, *, body: Body, content_type: bytes, timeout: float
+    ) -> Reply:
+        """Send a request with a body that is read as it is sent, and return the whole answer.
+
+        Raises:
+            OSError: It could not be reached, or broke off.
+            TimeoutError: It did not answer in time.
+        """
+        return await self._request(method, path, content_type, body.length, body, timeout)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        content_type: bytes,
+        length: int,
+        body: bytes | Body,
+        timeout: float,
+    ) -> Reply:
         head = b"%baccept: */*\r\n%bcontent-length: %d\r\n\r\n" % (
             self._upstream.start(method, path, verbatim=True),
-            b"content-type: application/json\r\n" if body else b"",
-            len(body),
+            b"content-type: %b\r\n" % content_type if content_type else b"",
+            length,
         )
         async with asyncio.timeout(timeout):
             try:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from synapse_gateway.backends.base import Capability
     from synapse_gateway.proxy.body import Body
     from synapse_gateway.proxy.dialects import Dialect
     from synapse_gateway.proxy.readers import SoundReader, StreamReader
     from synapse_gateway.routing.fleet import BackendState
+    from synapse_gateway.routing.outcome import Outcome
     from synapse_gateway.routing.table import Candidate, ModelRoute, Plan
     from synapse_gateway.telemetry.record import RequestRecord
 
@@ -70,8 +71,12 @@ class ProxyRequest(msgspec.Struct, weakref=False):
     session: bool = False
     plan: Plan | None = None
     """Candidates, where they are not all those of the route that can do it."""
+    particular: bool = False
+    """Whether no other target of the route will do, however long those of the plan are busy."""
     choose_form: Callable[[BackendState], Form] | None = None
     """How a backend is asked, where not all are asked as `form` says."""
+    provide: Callable[[Candidate], Awaitable[Outcome]] | None = None
+    """Gives a backend the voice that it says it lacks; what went wrong where that failed."""
     extra_headers: tuple[tuple[bytes, bytes], ...] = ()
     """Put on the answer."""
     otherwise: bytes | None = None

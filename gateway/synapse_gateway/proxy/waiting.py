@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +30,16 @@ class Place:
         return self._sort < other._sort
 
 
+class Line(NamedTuple):
+    """Those who wait for the same."""
+
+    route: ModelRoute
+    particular: bool = False
+    """Whether only some of its targets will do: they must not hold up those who take any."""
+
+
 class WaitingRoom:
-    """Queues by route: higher priority first, then first come first served.
+    """Queues by line: higher priority first, then first come first served.
 
     A route is known by itself, not by its name: those of paths have none, and a reload makes new
     ones, whose requests need not wait for what the old one's wait for.
@@ -41,45 +49,45 @@ class WaitingRoom:
     """
 
     def __init__(self) -> None:
-        self._queues: dict[ModelRoute, list[Place]] = {}
+        self._queues: dict[Line, list[Place]] = {}
         self._number = 0
 
     def lengths(self) -> Iterator[tuple[str, int]]:
         """Iterate over (model, number of requests that wait)."""
         lengths: Counter[str] = Counter()
-        for route, queue in self._queues.items():
-            lengths[route.name] += len(queue)
+        for line, queue in self._queues.items():
+            lengths[line.route.name] += len(queue)
         return iter(lengths.items())
 
-    def occupied(self, route: ModelRoute, priority: int) -> bool:
+    def occupied(self, line: Line, priority: int) -> bool:
         """Say whether somebody waits whom a newcomer of this priority must not overtake."""
-        queue = self._queues.get(route)
+        queue = self._queues.get(line)
         return bool(queue) and queue[0]._sort[0] <= -priority  # type: ignore[index]  # noqa: SLF001
 
-    def enter(self, route: ModelRoute, priority: int) -> Place:
+    def enter(self, line: Line, priority: int) -> Place:
         """Take a place.
 
         Raises:
             QueueFull: There is none left.
         """
-        places = self._queues.get(route, [])
-        if len(places) >= route.queue.size:
+        places = self._queues.get(line, [])
+        if len(places) >= line.route.queue.size:
             raise QueueFull
-        self._queues[route] = places
+        self._queues[line] = places
         self._number += 1
         place = Place(priority, self._number)
         heapq.heappush(places, place)
         return place
 
-    def leave(self, route: ModelRoute, place: Place) -> None:
+    def leave(self, line: Line, place: Place) -> None:
         """Give a place up, and let the next one look whether there is room for him too."""
-        places = self._queues[route]
+        places = self._queues[line]
         places.remove(place)
         if places:
             heapq.heapify(places)
             _wake(places[0])
         else:
-            del self._queues[route]
+            del self._queues[line]
 
     async def wait(self, place: Place, timeout: float) -> bool:
         """Wait until it is worth looking again.

@@ -21,7 +21,7 @@ from synapse_gateway.config.settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from synapse_gateway.config.settings import Route, Settings
     from synapse_gateway.routing.fleet import BackendState, Fleet, TargetState
@@ -80,6 +80,11 @@ class Plan(NamedTuple):
     policy: Policy
     overall: float
     """Seconds that the whole request may take."""
+
+    def narrowed(self, wanted: Callable[[Candidate], bool]) -> Plan:
+        """Return the plan with some of its candidates only."""
+        orders = (tuple(filter(wanted, order)) for order in self.orders)
+        return self._replace(orders=tuple(order for order in orders if order))
 
 
 class ModelRoute:

@@ -181,7 +181,7 @@ def _verification(model: str, text: str, count: int) -> dict[str, Any]:
     return {"is_same_speaker": True, "similarity_score": 0.9, "threshold": 0.75}
 
 
-_SOUND = frozenset({"/v1/audio/speech", "/tts", "/denoise", "/convert"})
+_SOUND = frozenset({"/v1/audio/speech", "/tts", "/interpolate", "/denoise", "/convert"})
 """Paths that answer with a WAV file."""
 _WHOLE = {
     "/v1/audio/transcriptions": _transcription,

@@ -234,7 +234,9 @@ def _plan(
     # Where an Ollama of the user's own has that port, it keeps it.
     ollama = options.ollama_port if is_free(options.ollama_port) else 0
     if not options.backends_only:
-        processes.append(plans.gateway_process(options.port, ollama, directory.config))
+        processes.append(
+            plans.gateway_process(options.port, ollama, directory.config, directory.path)
+        )
     return plans.Plan(
         processes=processes,
         gateway_port=0 if options.backends_only else options.port,

@@ -211,13 +211,14 @@ def embedded_process(server: Embedded, port: int, backends: Path) -> Process:
     )
 
 
-def gateway_process(port: int, ollama_port: int, config: Path) -> Process:
+def gateway_process(port: int, ollama_port: int, config: Path, data: Path) -> Process:
     """Return how to start the gateway.
 
     Args:
         port: Port of its API.
         ollama_port: Port that answers Ollama's API as well, 0 for none.
         config: Its configuration file.
+        data: Directory of what it keeps: the library of voices.
     """
     return Process(
         name="gateway",
@@ -230,6 +231,10 @@ def gateway_process(port: int, ollama_port: int, config: Path) -> Process:
         port=port,
         ready="/readyz",
         # Also where the package was found by a relative path, which means nothing elsewhere.
-        environment={"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(PACKAGE.parent)},
+        environment={
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(PACKAGE.parent),
+            "SYNAPSE_VOICE_LIBRARY_DIR": str(data / "voices"),
+        },
         after_others=True,
     )

@@ -127,6 +127,7 @@ class Studio:
 async def studio(
     spool: Path | None = None,
     *,
+    voices: Path | None = None,
     devices: Mapping[str, Any] | None = None,
     failures: int = 50,
     timeouts: Timeouts = LONG,
@@ -138,6 +139,7 @@ async def studio(
 
     Args:
         spool: Directory of uploads, if not the system's.
+        voices: Directory of the library.
         devices: More fields of a backend, by name.
         failures: Until a breaker opens.
         timeouts: Of every server.
@@ -172,7 +174,8 @@ async def studio(
             },
             limits=Limits(breaker=Breaker(failures=failures, cool_down=3600.0), **(limits or {})),
         )
-        environ = {} if spool is None else {"SYNAPSE_SPOOL_DIR": str(spool)}
+        directories = {"SYNAPSE_SPOOL_DIR": spool, "SYNAPSE_VOICE_LIBRARY_DIR": voices}
+        environ = {name: str(path) for name, path in directories.items() if path is not None}
         running = await stack.enter_async_context(app.running(configured, environ=environ))
         made = Studio(running, upstreams, spool)
         try:

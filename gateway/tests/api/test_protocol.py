@@ -327,7 +327,7 @@ async def test_http_1_0_gets_a_body_that_ends_with_the_connection(stage: Scene) 
 async def test_http_1_0_sees_a_reset_where_there_is_no_other_way_to_say_cut(stage: Scene) -> None:
     speech = scripts.raw(
         b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ntransfer-encoding: chunked\r\n\r\n"
-        b"3\r\nID3\r\n",
+        b"7d0\r\nID3" + bytes(1997) + b"\r\n",
         then=scripts.Close(),
     )
     stage.upstream.queue(speech, speech)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import zlib
 from contextlib import AsyncExitStack, contextmanager
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -91,7 +92,13 @@ def serving(*, faulty: bool) -> Iterator[str]:
                 if faulty:
                     upstream.when(_fault_of)
             urls = [upstream.url for upstream in upstreams]
-            gateway = await stack.enter_async_context(app.running(_settings(urls, faulty=faulty)))
+            voices = stack.enter_context(TemporaryDirectory())
+            gateway = await stack.enter_async_context(
+                app.running(
+                    _settings(urls, faulty=faulty),
+                    environ={"SYNAPSE_VOICE_LIBRARY_DIR": voices},
+                )
+            )
             started.append(gateway.url)
             ready.set()
             while not stopped.is_set():

@@ -32,10 +32,13 @@ CONFORMANCE = [status_code_conformance, content_type_conformance, response_schem
 CATALOGUE = [
     *("/health", "/livez", "/readyz", "/metrics"),
     *("/v1/models", "/v1/models/{model}", "/api/tags", "/api/ps", "/api/version"),
+    *("/voices", "/voices/{voice_id}", "/voices/{voice_id}/export", "/tts/languages"),
 ]
+FORMS = ("/voices", "/voices/import", "/voices/{voice_id}/references")
 HOT_PATHS = (*OPENAI_ROUTES, *OLLAMA_ROUTES, *AUDIO_ROUTES, *SPEECH_ROUTES)
 OPERATIONS = [
-    *(("post", path) for path in (*HOT_PATHS, "/api/show")),
+    *(("post", path) for path in (*HOT_PATHS, "/api/show", *FORMS)),
+    ("delete", "/voices/{voice_id}"),
     *(("get", path) for path in CATALOGUE),
 ]
 MODES = {"right": GenerationMode.POSITIVE, "wrong": GenerationMode.NEGATIVE}
@@ -96,8 +99,44 @@ def with_recordings(body: Any) -> None:
     """Put a recording in place of every file: random bytes are refused for their first ones."""
     if isinstance(body, dict):
         for name, value in body.items():
-            if name.startswith("file") and isinstance(getattr(value, "data", value), bytes):
+            if not name.startswith("file"):
+                continue
+            if isinstance(value, list):
+                body[name] = [wav() for _ in value]
+            elif isinstance(getattr(value, "data", value), bytes):
                 body[name] = wav()
+
+
+def with_a_voice(case: Case[Any]) -> None:
+    """Name a voice that there is, or give one that was exported."""
+    if case.path == "/voices/import":
+        if isinstance(case.body, dict) and "file" in case.body:
+            case.body["file"] = _exported(case)
+    elif "voice_id" in case.path_parameters:
+        case.path_parameters["voice_id"] = _new_voice(case)
+    elif isinstance(case.body, dict):
+        if isinstance(case.body.get("voice_id"), str):
+            case.body["voice_id"] = _new_voice(case)
+        if case.path == "/tts/interpolate" and isinstance(case.body.get("voices"), list):
+            case.body["voices"] = [{"voice_id": _new_voice(case), "weight": 0.5}] * 2
+
+
+def _new_voice(case: Case[Any]) -> str:
+    url = f"{_base(case)}/voices"
+    files = {"files": ("a.wav", wav())}
+    made = requests.post(url, {"name": "generated"}, files=files, timeout=TIMEOUT)
+    assert made.status_code == 201, made.text
+    voice: str = made.json()["voice_id"]
+    return voice
+
+
+def _base(case: Case[Any]) -> str:
+    return str(case.operation.base_url).rstrip("/")
+
+
+def _exported(case: Case[Any]) -> bytes:
+    url = f"{_base(case)}/voices/{_new_voice(case)}/export"
+    return requests.get(url, timeout=TIMEOUT).content
 
 
 def assert_no_server_error(response: requests.Response) -> None:

@@ -20,6 +20,7 @@ from tests.contract.generated import (
     assert_no_server_error,
     explore,
     load,
+    with_a_voice,
     with_recordings,
 )
 
@@ -103,6 +104,7 @@ def aim(path: str, case: Case[Any]) -> None:
     """Name a model that there is: most random names would go no further."""
     body = case.body
     with_recordings(body)
+    with_a_voice(case)
     if isinstance(body, dict) and isinstance(body.get("model", ""), str | None):
         body["model"] = NAMES[len(body) % len(NAMES)]
         if path in UNSTREAMED:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from synapse_gateway.config import settings
 from synapse_gateway.proxy import body as module
-from synapse_gateway.proxy.body import Joined, Span
+from synapse_gateway.proxy.body import Joined, Span, Stored
 from synapse_gateway.proxy.spool import SpoolRoom
 
 if TYPE_CHECKING:
@@ -49,3 +50,18 @@ async def test_spans_are_read_in_pieces(
         await Span(spool, 8, 5).read(3)
     spool.close()
     room.close()
+
+
+async def test_a_part_of_a_file_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE_BYTES", 4)
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    body = Joined([b"<", Stored(path, 2, 7, asyncio.to_thread), b">"])
+    assert (body.length, await whole(body)) == (9, b"<2345678>")
+    with pytest.raises(OSError, match="ends before"):
+        await Stored(path, 8, 5, asyncio.to_thread).read(2)
+    path.unlink()
+    with pytest.raises(OSError, match="No such file"):
+        await body.read(1)

@@ -52,9 +52,12 @@ from tests.proxy.support import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from synapse_gateway.proxy.connection import Receiver
     from synapse_gateway.proxy.request import Form
     from synapse_gateway.routing.fleet import BackendState
+    from synapse_gateway.routing.table import Candidate
 
 WAV = Format(coding=1, channels=1, rate=16000, bits=16)
 
@@ -1099,3 +1102,92 @@ async def test_a_path_without_a_model_names_none(clock: Clock) -> None:
     caller: Any = exchange._caller
     await exchange.run()
     assert caller.header(b"x-synapse-model") is None
+
+
+# -- voices that a backend is given
+
+
+UNKNOWN = answers(404, b'{"error":{"code":"voice_not_found","message":"no such voice"}}')
+
+
+class Giver:
+    """Gives a backend a voice, and counts how often."""
+
+    def __init__(self, outcome: Outcome = Outcome.OK) -> None:
+        self.outcome = outcome
+        self.given: list[str] = []
+
+    async def __call__(self, candidate: Candidate) -> Outcome:
+        self.given.append(candidate.state.backend.name)
+        return self.outcome
+
+
+def speakers(clock: Clock) -> Stage:
+    kinds = dict.fromkeys("ab", BackendType.OPENVOICE)
+    return stage(clock, "a1 b2", kinds=kinds)
+
+
+def wants(giver: Callable[[Candidate], Awaitable[Outcome]], **fields: Any) -> dict[str, Any]:
+    return {"capability": Capability.SPEECH, "provide": giver, **fields}
+
+
+async def test_a_backend_is_given_the_voice_that_it_lacks(clock: Clock) -> None:
+    scene = speakers(clock)
+    scene.script("a", UNKNOWN, GOOD)
+    giver = Giver()
+    caller, record = await scene.serve(**wants(giver))
+    assert (caller.status, giver.given) == (200, ["a"])
+    assert [(each.backend, each.outcome) for each in record.attempts] == [("a", "ok")]
+
+
+async def test_a_backend_that_never_knows_the_voice_has_failed(clock: Clock) -> None:
+    scene = speakers(clock)
+    scene.script("a", UNKNOWN, UNKNOWN)
+    giver = Giver()
+    caller, record = await scene.serve(**wants(giver))
+    assert (caller.status, giver.given) == (200, ["a"])
+    assert [each.outcome for each in record.attempts] == ["server_error", "ok"]
+
+
+async def test_what_a_backend_says_once_it_has_the_voice_counts(clock: Clock) -> None:
+    scene = speakers(clock)
+    scene.script("a", UNKNOWN, answers(422, b'{"error":{"message":"too long"}}'))
+    caller, record = await scene.serve(**wants(Giver()))
+    assert (caller.status, b"too long" in caller.body) == (422, True)
+    assert [each.outcome for each in record.attempts] == ["client_error"]
+
+
+async def test_a_backend_that_is_gone_once_it_has_the_voice_is_followed_by_the_next(
+    clock: Clock,
+) -> None:
+    scene = speakers(clock)
+    scene.script("a", UNKNOWN, Outcome.REFUSED)
+    _, record = await scene.serve(**wants(Giver()))
+    assert [each.outcome for each in record.attempts] == ["refused", "ok"]
+
+
+async def test_a_voice_that_cannot_be_given_is_asked_of_the_next(clock: Clock) -> None:
+    scene = speakers(clock)
+    scene.script("a", UNKNOWN)
+    _, record = await scene.serve(**wants(Giver(Outcome.THROTTLED)))
+    assert [each.outcome for each in record.attempts] == ["throttled", "ok"]
+
+
+async def test_a_voice_is_given_in_the_requests_own_time(clock: Clock) -> None:
+    scene = speakers(clock)
+    scene.script("a", UNKNOWN)
+
+    async def slow(_: Candidate) -> Outcome:
+        clock.now += 1.0
+        await asyncio.sleep(30.0)
+        return Outcome.OK
+
+    error = await told(scene, **wants(slow, deadline=clock.now + 0.01))
+    assert (error.status, scene.asked("b")) == (504, 0)
+
+
+async def test_a_voice_that_is_in_nobodys_library_is_the_backends_to_refuse(clock: Clock) -> None:
+    scene = speakers(clock)
+    scene.script("a", UNKNOWN)
+    caller, _ = await scene.serve(capability=Capability.SPEECH)
+    assert (caller.status, b"no such voice" in caller.body) == (404, True)

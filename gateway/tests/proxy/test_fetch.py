@@ -8,6 +8,7 @@ import pytest
 from synapse_gateway.backends import adapter
 from synapse_gateway.config.settings import Backend, BackendType
 from synapse_gateway.proxy import fetch as module
+from synapse_gateway.proxy.body import Joined
 from synapse_gateway.proxy.fetch import BackendHttp
 from synapse_gateway.proxy.outbox import Outbox
 from synapse_gateway.proxy.upstream import Upstream
@@ -47,6 +48,21 @@ async def test_a_body_is_json(upstream: FaultyUpstream) -> None:
     [seen] = upstream.requests
     assert (seen.target, seen.body) == ("/base/api/show", b'{"model":"m"}')
     assert seen.header("content-type") == "application/json"
+
+
+async def test_an_upload_is_read_as_it_is_sent(upstream: FaultyUpstream) -> None:
+    reply = await http(upstream.url, key="secret").upload(
+        "PUT",
+        "/voices/1",
+        body=Joined([b"some", b"thing"]),
+        content_type=b"audio/wav",
+        timeout=5.0,
+    )
+    assert reply.status == 200
+    [seen] = upstream.requests
+    assert (seen.method, seen.target, seen.body) == ("PUT", "/voices/1", b"something")
+    assert seen.header("content-type") == "audio/wav"
+    assert seen.header("authorization") == "Bearer secret"
 
 
 @pytest.mark.parametrize(

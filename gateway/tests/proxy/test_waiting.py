@@ -5,27 +5,25 @@ import asyncio
 import pytest
 
 from synapse_gateway.config.settings import Model, Queue
-from synapse_gateway.proxy.waiting import Place, QueueFull, WaitingRoom
+from synapse_gateway.proxy.waiting import Line, Place, QueueFull, WaitingRoom
 from synapse_gateway.routing.table import ModelRoute
 
 
-def route(name: str, size: int = 100) -> ModelRoute:
-    return ModelRoute(name, Model(targets=()), (), attempts=3, queue=Queue(size=size))
+def line(name: str, size: int = 100) -> Line:
+    return Line(ModelRoute(name, Model(targets=()), (), attempts=3, queue=Queue(size=size)))
 
 
-M, N = route("m"), route("n")
+M, N = line("m"), line("n")
 
 
 class Waiter:
     """Somebody who waits in a task."""
 
-    def __init__(
-        self, room: WaitingRoom, name: str, priority: int = 5, model: ModelRoute = M
-    ) -> None:
+    def __init__(self, room: WaitingRoom, name: str, priority: int = 5, where: Line = M) -> None:
         self.name = name
-        self.model = model
+        self.line = where
         self.room = room
-        self.place: Place = room.enter(model, priority)
+        self.place: Place = room.enter(where, priority)
         self.task = asyncio.create_task(room.wait(self.place, 30.0))
 
     @property
@@ -33,7 +31,7 @@ class Waiter:
         return self.task.done()
 
     def leave(self) -> None:
-        self.room.leave(self.model, self.place)
+        self.room.leave(self.line, self.place)
 
 
 async def turn() -> None:
@@ -83,7 +81,7 @@ async def test_only_the_first_of_a_queue_is_woken() -> None:
 
 async def test_every_queue_hears_of_a_freed_place() -> None:
     room = WaitingRoom()
-    waiters = [Waiter(room, "a", model=M), Waiter(room, "b", model=N)]
+    waiters = [Waiter(room, "a", where=M), Waiter(room, "b", where=N)]
     await turn()
     room.notify()
     await turn()
@@ -130,7 +128,7 @@ async def test_who_leaves_from_the_middle_disturbs_no_order() -> None:
 
 async def test_a_queue_has_so_many_places() -> None:
     room = WaitingRoom()
-    small = route("small", 3)
+    small = line("small", 3)
     places = [room.enter(small, 5) for _ in range(3)]
     with pytest.raises(QueueFull):
         room.enter(small, 9)
@@ -142,7 +140,7 @@ async def test_a_queue_has_so_many_places() -> None:
 async def test_a_queue_of_no_places_is_always_full() -> None:
     room = WaitingRoom()
     with pytest.raises(QueueFull):
-        room.enter(route("none", 0), 5)
+        room.enter(line("none", 0), 5)
     assert list(room.lengths()) == []
 
 
@@ -178,8 +176,17 @@ async def test_a_wake_that_nobody_waits_for_is_harmless() -> None:
 
 async def test_routes_of_one_name_wait_apart() -> None:
     room = WaitingRoom()
-    before, after = route(""), route("")
+    before, after = line(""), line("")
     room.enter(before, 5)
     assert not room.occupied(after, 5)
     room.enter(after, 5)
     assert dict(room.lengths()) == {"": 2}
+
+
+async def test_those_who_need_a_particular_target_hold_nobody_up_who_takes_any() -> None:
+    room = WaitingRoom()
+    particular = Line(M.route, particular=True)
+    Waiter(room, "a", where=particular).task.cancel()
+    assert room.occupied(particular, 5)
+    assert not room.occupied(M, 5)
+    assert dict(room.lengths()) == {"m": 1}

@@ -170,6 +170,15 @@ def test_a_plan_holds_the_policy_and_the_longest_deadline() -> None:
     assert by_name(plan)["a"].timeouts.overall == 10.0
 
 
+def test_a_plan_may_be_narrowed_to_some_of_its_candidates() -> None:
+    plan = plan_of(
+        Target(backend="a", order=1), Target(backend="b", order=2), Target(backend="c", order=2)
+    )
+    narrow = plan.narrowed(lambda candidate: candidate.state.backend.name != "a")
+    assert [[c.state.backend.name for c in order] for order in narrow.orders] == [["b", "c"]]
+    assert narrow._replace(orders=plan.orders) == plan
+
+
 def test_a_plan_is_made_once() -> None:
     table = table_of(backends={"b": backend()}, models={"m": Model(targets=(Target(backend="b"),))})
     route = table.models["m"]

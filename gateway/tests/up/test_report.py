@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def state(tmp_path: Path, **changes: Any) -> State:
     processes = [embedded_process(server, 18081, tmp_path) for server in EMBEDDED]
-    processes.append(gateway_process(8000, 0, tmp_path / "gateway.yaml"))
+    processes.append(gateway_process(8000, 0, tmp_path / "gateway.yaml", tmp_path))
     seen = {
         p.name: ProcessState(status=Status.READY, id=ProcessId(100 + number, "now"))
         for number, p in enumerate(processes)

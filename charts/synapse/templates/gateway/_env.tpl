@@ -7,6 +7,7 @@
 {{- $redis := get .catalog "terminal-feed-redis" -}}
 - {name: HOME, value: /tmp}
 - {name: SYNAPSE_GATEWAY_CONFIG_PATH, value: /config/backends.yaml}
+- {name: SYNAPSE_SPOOL_DIR, value: /spool}
 - {name: SYNAPSE_VOICE_LIBRARY_DIR, value: /data/voices}
 - {name: SYNAPSE_MODEL_PROFILES_PATH, value: /data/voices/model-profiles.json}
 - {name: SYNAPSE_LOG_LEVEL, value: {{ $g.logLevel }}}

@@ -345,6 +345,12 @@ values:
               is: networkPeer
         resources:
           is: resources
+        spool:
+          keys:
+            size:
+              must:
+              - ^[0-9]+(Mi|Gi)$
+              - a size such as 3Gi
         voices:
           keys:
             storage:

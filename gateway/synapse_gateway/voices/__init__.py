@@ -1,0 +1,1 @@
+"""The library of voices: reference recordings on a volume that replicas share."""
