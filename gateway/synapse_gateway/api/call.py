@@ -182,9 +182,10 @@ class Call:
         self._drop_body()
         if first:
             take(first)
+        # also behind a body that is here already: who leaves is only seen by reading
+        self.protocol.flow.resume_reading()
         if not self._ended:
             self._received = asyncio.get_running_loop().create_future()
-            self.protocol.flow.resume_reading()
             await self._received
 
     def pause_body(self) -> None:

@@ -11,10 +11,12 @@ from synapse_gateway import app
 from synapse_gateway.config.settings import (
     AuthMode,
     Backend,
+    BackendType,
     Breaker,
     Limits,
     Model,
     RetryBudget,
+    Route,
     Settings,
     Target,
     Timeouts,
@@ -81,7 +83,8 @@ def settings(
         second: Of the second.
         patience: Deadlines of the first target.
         second_patience: Of the second.
-        more: Fields of the model `m`, of the breaker and the limits.
+        more: Fields of the model `m`, of the breaker and the limits; `kind` of both targets;
+            `path`, which the model serves where a request names none.
     """
     model: dict[str, Any] = {
         "targets": (Target(backend="first", order=1), Target(backend="second", order=2)),
@@ -91,9 +94,11 @@ def settings(
     hold_bytes = more.pop("hold_bytes", 1 << 20)
     cool_down = more.pop("cool_down", 3600.0)
     budget = more.pop("retry_budget", RetryBudget())
+    kind = more.pop("kind", BackendType.OPENAI_COMPATIBLE)
+    path = more.pop("path", "")
     # nothing is probed but once at the start: what requests met is what shall count
     backends = {
-        name: Backend(url=url, probe_interval=3600.0, timeouts=timeouts)
+        name: Backend(url=url, type=kind, probe_interval=3600.0, timeouts=timeouts)
         for name, url, timeouts in (
             ("first", first, patience),
             ("second", second, second_patience),
@@ -104,6 +109,7 @@ def settings(
         auth=AuthMode.ANONYMOUS,
         backends=backends,
         models={"m": Model(**{**model, **more}), "larger": larger},
+        routes={path: Route(model="m")} if path else {},
         limits=Limits(
             breaker=Breaker(failures=failures, cool_down=cool_down),
             hold_bytes=hold_bytes,
@@ -125,6 +131,7 @@ async def pair(*, first_url: str = "", **more: Any) -> AsyncIterator[Pair]:
         second = await stack.enter_async_context(FaultyUpstream())
         for upstream in (first, second):
             upstream.probes["/v1/models"] = scripts.models("m", "larger")
+            upstream.probes |= dict.fromkeys(("/languages", "/metrics"), scripts.probe())
         configured = settings(first_url or first.url, second.url, **more)
         gateway = await stack.enter_async_context(app.running(configured))
         yield Pair(gateway.url, first, second)

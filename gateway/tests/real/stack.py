@@ -107,6 +107,10 @@ class Process:
 
         until(answers, f"{self.name} is not ready")
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL, by its process id."""
         os.kill(self._process.pid, signal.SIGKILL)
@@ -134,6 +138,7 @@ class Stack:
         self.folder = folder
         self.backends: dict[str, Process] = {}
         self._gateways: list[Process] = []
+        self._twins: list[Process] = []
 
     def start(self) -> None:
         template = self.folder / "tools.jinja"
@@ -149,9 +154,18 @@ class Stack:
         self.ollama_url = f"http://127.0.0.1:{ollama_port}"
 
     def _backend(self, name: str, server: Any, *more: str) -> None:
+        self.backends[name] = self._spawn(name, server, *more)
+
+    def twin(self, server: Any) -> Process:
+        """Start another of a server, which the gateway of `settings` knows nothing of."""
+        process = self._spawn(f"{server.name}-first", server)
+        self._twins.append(process)
+        return process
+
+    def _spawn(self, name: str, server: Any, *more: str) -> Process:
         port = free_port()
         plan = embedded_process(server, port, ROOT / "backends")
-        self.backends[name] = Process(
+        return Process(
             name, [*plan.command, *more], plan.environment, port, self.folder / f"{name}.log"
         )
 
@@ -211,7 +225,10 @@ class Stack:
                 *(sys.executable, "-P", "-m", "synapse_gateway", "serve"),
                 *("--port", str(port), "--config", str(config), *more),
             ],
-            {"PYTHONPATH": str(ROOT / "gateway")},
+            {
+                "PYTHONPATH": str(ROOT / "gateway"),
+                "SYNAPSE_VOICE_LIBRARY_DIR": str(self.folder / "voices"),
+            },
             port,
             self.folder / f"gateway-{number}.log",
         )
@@ -220,7 +237,7 @@ class Stack:
         return process
 
     def stop(self) -> None:
-        for process in (*self._gateways, *self.backends.values()):
+        for process in (*self._gateways, *self.backends.values(), *self._twins):
             process.stop()
 
 
