@@ -60,7 +60,7 @@ You may call functions. For each call return a JSON object within <tool_call></t
 {% endif %}"""
 
 
-def until(condition: Callable[[], T | None], what: str, seconds: float = 90) -> T:
+def until(condition: Callable[[], T | None], what: str, seconds: float = 300) -> T:
     """Ask a real process again and again until it has an answer."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
