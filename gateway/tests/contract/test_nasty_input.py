@@ -52,7 +52,6 @@ def raw_chat(tail: bytes) -> bytes:
         pytest.param(b'{"model":NaN}', id="nan"),
         pytest.param(b'{"model":"\\ud800"}', id="lone-surrogate"),
         pytest.param(b"{'model': 'm'}", id="single-quotes"),
-        pytest.param(b'{"model":"m"}{"model":"m"}', id="two"),
         pytest.param(b'{"model":"m",}', id="comma"),
     ],
 )
@@ -62,6 +61,15 @@ def test_what_is_no_json_object_is_refused(http: httpx.Client, path: str, body: 
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error if path in OLLAMA_ROUTES else error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("path", JSON_PATHS)
+def test_a_second_object_is_refused(http: httpx.Client, path: str) -> None:
+    """Ollama reads the first one and lets the rest be: so do its routes."""
+    body = b'{"model":"m"}{"model":"m"}'
+    answer = http.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize(
