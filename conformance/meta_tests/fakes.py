@@ -136,6 +136,9 @@ class Passing:
 
 class _Relay(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Nagle's algorithm would keep a piece back until the one before is acknowledged, and the kernel
+    # acknowledges late: the pieces of a stream would arrive together.
+    disable_nagle_algorithm = True
     to: str
     spoil: Callable[[Passing], None]
 

@@ -75,7 +75,10 @@ def _is_served(gateway: Gateway, path: str, method: str) -> None:
     body: Any = {} if method in ("post", "put") else None
     answer = gateway.http.request(method, concrete, json=body)
     assert answer.status_code != 405, f"{method} {path} is described, but answers 405"
-    assert answer.status_code < 500, f"{method} {path} without a body answers {answer.status_code}"
+    # 501: the gateway has it, and this deployment has no server for it
+    assert answer.status_code < 500 or answer.status_code == 501, (
+        f"{method} {path} without a body answers {answer.status_code}"
+    )
     if answer.status_code == 404 and not path.startswith("/api/"):
         code = answer.json()["error"]["code"]
         assert code != "not_found", f"{method} {path} is described, but is not there"
