@@ -74,12 +74,14 @@ class Call:
         "disconnected",
         "headers",
         "keep_alive",
+        "limit",
         "message_event",
         "path",
         "protocol",
         "received",
         "refusal",
         "response_complete",
+        "room",
         "status",
         "takes_chunks",
         "task",
@@ -114,6 +116,10 @@ class Call:
         """Why the body was not read to its end."""
         self.received = 0
         """Bytes of the body so far."""
+        self.limit = 0
+        """Most bytes that its body may have."""
+        self.room = 0
+        """Most bytes that all bodies in memory may have together."""
         self.uploads = uploads
         self._body: bytes | bytearray = b""
         self._kept = 0

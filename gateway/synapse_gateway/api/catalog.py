@@ -23,7 +23,10 @@ def visible_models(table: RouteTable, caller: Caller) -> Iterator[ModelRoute]:
 
 def find_model(table: RouteTable, name: str) -> ModelRoute | None:
     """Look a model up by a name or an alias; Ollama's default tag may be there or not."""
-    return next((route for same in same_names(name) if (route := table.model(same))), None)
+    route = table.model(name)
+    if route is None:
+        route = next((other for same in same_names(name) if (other := table.model(same))), None)
+    return route
 
 
 def model_object(route: ModelRoute) -> dict[str, Any]:

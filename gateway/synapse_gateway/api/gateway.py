@@ -27,7 +27,7 @@ from synapse_gateway.proxy.attempt import VOICE
 from synapse_gateway.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from synapse_gateway.api.call import Call
     from synapse_gateway.auth.keys import Caller, KeyRing
@@ -104,7 +104,12 @@ class Gateway:
             path.encode()
             for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES, *self.upload_paths, *SPEECH_ROUTES)
         )
-        self._loop = asyncio.get_running_loop()
+        self._apart: dict[str, Callable[[Call, Caller, RequestRecord], Awaitable[None]]] = {
+            **dict.fromkeys(self.upload_paths, self._serve_upload),
+            **dict.fromkeys(SPEECH_ROUTES, self._speak),
+            OPENAI_SPEECH: self._speak_openai,
+        }
+        """Who serves what is not passed on as it is, by path."""
 
     def authenticate(self, call: Call) -> None:
         """Find out who calls, before he sends a body.
@@ -117,19 +122,25 @@ class Gateway:
             headers.get(b"authorization"), headers.get(b"x-api-key")
         )
 
-    def check_body(self, call: Call, size: int) -> None:
-        """Look at how much of a body there is, or will be.
+    def check_length(self, call: Call, size: int) -> None:
+        """Set the bounds of a call's body and look at the length that is announced.
 
         Raises:
             TooLarge: It is more than may be.
-            Unavailable: It is more than there is room for.
+            Unavailable: There is no room for it.
         """
         limits = self.state.table.settings.limits
-        limit = limits.max_upload_bytes if call.uploads else limits.max_body_bytes
-        if size > limit:
-            raise TooLarge(f"The body is larger than {limit} bytes.")
-        if self.kept_bytes > limits.max_buffered_bytes:
-            raise Unavailable("Too many large requests are being served.", code="no_memory")
+        call.limit = limits.max_upload_bytes if call.uploads else limits.max_body_bytes
+        call.room = limits.max_buffered_bytes
+        if size > call.limit or self.kept_bytes > call.room:
+            raise self.too_much(call, size)
+
+    @staticmethod
+    def too_much(call: Call, size: int) -> RequestError:
+        """Return why a body is not taken: its own size, or that of all together."""
+        if size > call.limit:
+            return TooLarge(f"The body is larger than {call.limit} bytes.")
+        return Unavailable("Too many large requests are being served.", code="no_memory")
 
     @staticmethod
     def render(error: RequestError, path: str) -> tuple[int, Headers, bytes]:
@@ -141,8 +152,14 @@ class Gateway:
         record = self._record(call)
         caller: Caller | None = None
         try:
-            caller = await self._admit(call, record)
-            await self._serve(call, caller, record)
+            known = self._known(call, record)
+            await self._count(known)
+            caller = known
+            serve = self._apart.get(call.path)
+            if serve is not None:
+                await serve(call, caller, record)
+            else:
+                await self._serve(call, caller, record)
         except RequestError as error:
             self._answer(call, record, error)
         except asyncio.CancelledError:
@@ -201,15 +218,7 @@ class Gateway:
         self._finish(call, record, None)
 
     async def _serve(self, call: Call, caller: Caller, record: RequestRecord) -> None:
-        if call.uploads:
-            await self._serve_upload(call, caller, record)
-            return
-        if call.path in SPEECH_ROUTES:
-            await self._speak(call, caller, record)
-            return
-        if call.path == OPENAI_SPEECH:
-            await self._speak_openai(call, caller, record)
-            return
+        """Have a request answered whose body goes to the backend as it is."""
         state = self.state
         request = self._prepare(call, state.table, caller, record)
         if isinstance(request, bytes):
@@ -220,13 +229,13 @@ class Gateway:
         await asyncio.sleep(0)
         await self._exchange(request, call, state)
 
-    async def _admit(self, call: Call, record: RequestRecord) -> Caller:
+    @staticmethod
+    def _known(call: Call, record: RequestRecord) -> Caller:
         if call.refusal is not None:
             raise call.refusal
         caller = call.caller
         assert caller is not None  # noqa: S101 - refused otherwise
         record.caller = caller.name
-        await self._count(caller)
         return caller
 
     async def _exchange(

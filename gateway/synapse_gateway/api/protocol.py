@@ -6,6 +6,7 @@ The rest of HTTP (parsing, keep-alive, pipelining, shutdown) stays uvicorn's.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers of a request."""
 MAX_PIPELINE = 8
 """Requests of one connection that may wait for the one before; those behind are not looked at."""
+_NAME = itemgetter(0)
 _UPGRADING = frozenset({b"upgrade", b"http2-settings"})
 _LATE = RequestTimeout("The request did not arrive in time.")
 
@@ -185,11 +187,10 @@ class SynapseProtocol(HttpToolsProtocol):
         self._head_bytes = -1
         if self._deaf or self.parser.should_upgrade():
             return
-        if self.parser.get_http_version() != "1.0":
-            hosts = sum(name == b"host" for name, _ in self.headers)
-            if hosts != 1:
-                self.send_400_response("Host: must be there, once.")
-                return
+        hosts = tuple(map(_NAME, self.headers)).count(b"host")
+        if hosts != 1 and self.parser.get_http_version() != "1.0":
+            self.send_400_response("Host: must be there, once.")
+            return
         if len(self.pipeline) >= MAX_PIPELINE:
             self._take_no_more()
             return
@@ -249,7 +250,7 @@ class SynapseProtocol(HttpToolsProtocol):
             self.serving = call
         try:
             self.gateway.authenticate(call)
-            self.gateway.check_body(call, int(headers.get(b"content-length", b"0")))
+            self.gateway.check_length(call, int(headers.get(b"content-length", b"0")))
         except RequestError as error:
             self._refuse(call, error)
             return
@@ -274,11 +275,10 @@ class SynapseProtocol(HttpToolsProtocol):
                 self._take_no_more()
             return
         call.take_body(body)
-        if call.refusal is None:
-            try:
-                self.gateway.check_body(call, call.received)
-            except RequestError as error:
-                self._refuse(call, error)
+        if call.refusal is None and (
+            call.received > call.limit or self.gateway.kept_bytes > call.room
+        ):
+            self._refuse(call, self.gateway.too_much(call, call.received))
 
     def on_message_complete(self) -> None:
         """Serve the request."""

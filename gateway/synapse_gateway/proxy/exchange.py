@@ -323,7 +323,7 @@ class Exchange:
                 outcome = self._refine(candidate, attempt, outcome)
                 if outcome is Outcome.NOT_SUPPORTED:
                     self._refused = error_of(attempt.body).message
-            if attempt is not None:
+            if attempt is not None and outcome is not Outcome.OK:
                 retry_after = parse_retry_after(attempt.headers)
         except asyncio.CancelledError:
             if not self._caller.gone:
