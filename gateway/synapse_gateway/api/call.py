@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with a timeout of zero."""
-LINGER = 2.0
-"""Seconds that a caller may go on sending what was refused: closed at once, the answer could be
-lost to a reset."""
+LINGER = 5.0
+"""Seconds that a caller may pause within what was refused before he is cut off: closed at once, the
+answer could be lost to a reset."""
+LINGER_MOST = 30.0
+"""Seconds that he may go on sending it in all."""
 
 
 def header_lines(headers: Headers) -> bytes:
@@ -143,6 +145,7 @@ class Call:
     def take_body(self, data: bytes) -> None:
         """Keep a part of the body, or pass it on."""
         if self._discard:
+            self.protocol.heard = True
             return
         self.received += len(data)
         if self._take is None:
@@ -369,7 +372,7 @@ class Call:
         self.keep_alive = False
         self._discard = True
         self.protocol.flow.resume_reading()
-        self.protocol.loop.call_later(LINGER, self.protocol.transport.close)
+        self.protocol.linger()
 
     def _end(self) -> None:
         self.response_complete = True

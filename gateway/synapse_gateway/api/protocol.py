@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from synapse_gateway.api.call import LINGER, Call, header_lines
+from synapse_gateway.api.call import LINGER, LINGER_MOST, Call, header_lines
 from synapse_gateway.errors import InvalidRequest, RequestError, RequestTimeout
 
 if TYPE_CHECKING:
@@ -99,6 +99,9 @@ class SynapseProtocol(HttpToolsProtocol):
         """The cycle whose body is being received."""
         self._begun = 0.0
         """When the head of the request that is being received began."""
+        self.heard = False
+        """Whether something of what was refused has come since `linger` looked last."""
+        self._lingering: asyncio.TimerHandle | None = None
 
     def head(self, status: int) -> bytes:
         """Return the start of a response: status line and the server's own headers."""
@@ -112,6 +115,26 @@ class SynapseProtocol(HttpToolsProtocol):
         """Close the connection when everything is sent."""
         self.outbox.flush()
         self.transport.close()
+
+    def linger(self, until: float | None = None) -> None:
+        """Close behind an answer when its caller sends nothing more, or has sent for long enough.
+
+        Many callers read the answer only when they have sent everything.
+
+        Args:
+            until: Monotonic seconds; some time from now, if not given.
+        """
+        self.heard = False
+        end = monotonic() + LINGER_MOST if until is None else until
+
+        def look() -> None:
+            if self.heard and monotonic() < end:
+                self.linger(end)
+            else:
+                # what the outbox keeps comes first: after a stall this may be due before the flush
+                self.close()
+
+        self._lingering = self.loop.call_later(LINGER, look)
 
     def on_response_complete(self) -> None:
         """Begin the next request of the pipeline, or wait for one."""
@@ -306,7 +329,7 @@ class SynapseProtocol(HttpToolsProtocol):
         call.refuse_body(error)
         if self.serving is call and call.task is None:
             self.gateway.refuse_early(call, error)
-            self.loop.call_later(LINGER, self.transport.close)
+            self.linger()
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is not HTTP, in the shape of every other error."""
@@ -337,7 +360,7 @@ class SynapseProtocol(HttpToolsProtocol):
         self.write(self.head(status) + header_lines(headers) + end + body)
         self.outbox.flush()
         self.transport.write_eof()
-        self.loop.call_later(LINGER, self.transport.close)
+        self.loop.call_later(LINGER, self.close)
 
     def _is_answering(self) -> bool:
         """Say whether a request before the one that is being received has its answer to come."""
@@ -367,6 +390,10 @@ class SynapseProtocol(HttpToolsProtocol):
             call.disconnected = True
             call.task.cancel()
         self.idle.discard(self)
+        if self._lingering is not None:
+            # it would keep this in memory
+            self._lingering.cancel()
+            self._lingering = None
         super().connection_lost(exc)
         for waiting in (self._hot, *(cycle for cycle, _ in self.pipeline)):
             if isinstance(waiting, Call) and waiting.task is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,7 +18,9 @@ from synapse_gateway.testing.wire import Ending
 from tests.api.support import CHAT, Line, Scene, chat, request, scene, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+    from synapse_gateway.api.protocol import SynapseProtocol
 
 READY = request("/readyz", method="GET")
 
@@ -260,15 +262,87 @@ async def test_a_body_too_large_without_a_length_is_refused_once(stage: Scene) -
         assert metrics.value("synapse_requests_total", code="413") == 1
 
 
-async def test_a_caller_who_goes_on_sending_what_was_refused_is_cut_off(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(protocol, "LINGER", 0.05)
+class Timers:
+    """A connection's event loop, whose timers go off when the test says so."""
+
+    def __init__(self, connection: SynapseProtocol) -> None:
+        self._loop = connection.loop
+        self.waiting: list[Callable[[], None]] = []
+        self.handles: list[asyncio.TimerHandle] = []
+        connection.loop = self  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> asyncio.TimerHandle:
+        self.waiting.append(function)
+        self.handles.append(self._loop.call_later(3600 + seconds, function))
+        return self.handles[-1]
+
+    def go_off(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for function in waiting:
+            function()
+
+
+REFUSED = HEAD + b"content-length: 50000000\r\n\r\n"
+
+
+async def test_a_caller_who_goes_on_sending_what_was_refused_is_heard_out() -> None:
     async with scene(max_body_bytes=1000) as small:
         line = await small.connect()
-        line.send(HEAD + b"content-length: 50000000\r\n\r\n")
+        await until(lambda: small.connections)
+        [connection] = small.connections
+        timers = Timers(connection)
+        line.send(REFUSED)
         assert (await line.answer()).status == 413
+        for _ in range(3):
+            line.send(b"x" * 1000)
+            await until(lambda: connection.heard)
+            timers.go_off()
+            assert not connection.transport.is_closing()
+        timers.go_off()
         assert await line.closed() == b""
+
+
+async def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_MOST", 0.0)
+    async with scene(max_body_bytes=1000) as small:
+        line = await small.connect()
+        await until(lambda: small.connections)
+        [connection] = small.connections
+        timers = Timers(connection)
+        line.send(REFUSED + b"x" * 1000)
+        assert (await line.answer()).status == 413
+        await until(lambda: connection.heard)
+        timers.go_off()
+        assert await line.closed() == b""
+
+
+async def test_one_who_leaves_behind_a_refusal_is_not_kept() -> None:
+    async with scene(max_body_bytes=1000) as small:
+        line = await small.connect()
+        await until(lambda: small.connections)
+        timers = Timers(small.connections[0])
+        line.send(REFUSED)
+        assert (await line.answer()).status == 413
+        line.writer.transport.abort()
+        await until(lambda: all(handle.cancelled() for handle in timers.handles))
+
+
+async def test_a_refusal_that_is_late_comes_before_the_end_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with scene(max_body_bytes=1000) as small:
+        line = await small.connect()
+        await until(lambda: small.connections)
+        timers = Timers(small.connections[0])
+        # as in a process that stands still between the answer and the end of the turn
+        monkeypatch.setattr(small.running.runtime.outbox, "_call_soon", lambda _flush: None)
+        line.send(REFUSED)
+        await until(lambda: timers.waiting)
+        timers.go_off()
+        assert (await line.answer()).status == 413
 
 
 async def flood(line: Line, size: int) -> None:
