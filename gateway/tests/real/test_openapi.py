@@ -43,7 +43,7 @@ def schema(stack: Stack) -> BaseSchema:
     return load(stack.url)
 
 
-NEEDS = {"/speakers/": "pyannote", "/audio/": "deepfilter"}
+NEEDS = {"/speakers/": "pyannote", "/audio/": "deepfilter", "/tts/interpolate": "openvoice"}
 """Kind of server that paths need which begin so."""
 KINDS = {server.kind for server in EMBEDDED}
 PATHS = [
