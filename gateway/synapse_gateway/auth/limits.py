@@ -78,13 +78,13 @@ class LocalLimiter:
     def __init__(
         self,
         on_refused: Callable[[str, str], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Build one.
 
         Args:
             on_refused: Called with the caller's name and the limit that refused it.
-            clock: Seconds.
+            clock: Nanoseconds.
         """
         self._usage: dict[str, _Usage] = {}
         self._on_refused = on_refused
@@ -103,7 +103,7 @@ class LocalLimiter:
         """Count the tokens of an ended request."""
         if caller.tokens_per_minute is not None and tokens > 0:
             usage = self._of(caller.name)
-            usage.tokens.advance(int(self._clock()))
+            usage.tokens.advance(self._clock())
             usage.tokens.add(tokens)
 
     def release(self, caller: Caller) -> None:
@@ -126,7 +126,7 @@ class LocalLimiter:
     def count(self, caller: Caller) -> None:
         """Count a request that was admitted elsewhere."""
         usage = self._of(caller.name)
-        usage.requests.advance(int(self._clock()))
+        usage.requests.advance(self._clock())
         self._count(usage, caller)
 
     def in_flight(self, name: str) -> int:
@@ -151,12 +151,12 @@ class LocalLimiter:
         most = caller.concurrency
         if most is not None and usage.in_flight >= most:
             raise self.refuse(caller, CONCURRENCY, 1)
-        second = int(self._clock())
+        now = self._clock()
         most = caller.requests_per_minute
-        if most is not None and usage.requests.advance(second) >= most:
+        if most is not None and usage.requests.advance(now) >= most:
             raise self.refuse(caller, REQUESTS, usage.requests.seconds_until(most))
         most = caller.tokens_per_minute
-        if most is not None and usage.tokens.advance(second) >= most:
+        if most is not None and usage.tokens.advance(now) >= most:
             raise self.refuse(caller, TOKENS, usage.tokens.seconds_until(most))
         return usage
 

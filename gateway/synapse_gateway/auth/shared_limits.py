@@ -3,7 +3,8 @@
 In Redis, for each caller that has limits (all with a time to live; times are Redis' own clock, so
 that replicas need not agree on theirs):
 
-- `synapse:limits:{NAME}:used`, a hash: `r<second>` requests and `t<second>` tokens of that second;
+- `synapse:limits:{NAME}:used`, a hash: in `r<second>` the requests and in `t<second>` the tokens of
+  that second, and behind them the microsecond in it that the last of them came in;
 - `synapse:limits:{NAME}:leases`, a sorted set: one lease a request in flight, scored by when it
   lapses. A replica renews its leases while it lives, so one that died frees its slots by itself.
 
@@ -41,53 +42,63 @@ _MAX_DOUBTFUL = 256
 
 _NAMES = {b"c": CONCURRENCY, b"r": REQUESTS, b"t": TOKENS}
 
-# Sums the window, and drops what has left it. The second that the minute began in counts whole, as
-# in auth.windows.
+# A second's amount leaves the window 60 s after the last of it, as in auth.windows.
+_COUNT = """
+local time = redis.call('TIME')
+local function count(kind, amount)
+  local field = kind .. time[1]
+  local before = string.match(redis.call('HGET', KEYS[1], field) or '', '^%d+') or 0
+  redis.call('HSET', KEYS[1], field, string.format('%d %d', before + amount, time[2]))
+  redis.call('EXPIRE', KEYS[1], 120)
+end
+"""
+
+# Sums the window, and drops what has left it. Times are in microseconds.
 _WINDOW = """
-local now = tonumber(redis.call('TIME')[1])
-local sums, first = {r = 0, t = 0}, {}
+local now, minute = time[1] * 1000000 + time[2], 60000000
+local sums, held = {r = 0, t = 0}, {}
 local fields = redis.call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do
-  local kind, second = string.sub(fields[i], 1, 1), tonumber(string.sub(fields[i], 2))
-  if second <= now - 61 then
+  local kind, second = string.sub(fields[i], 1, 1), string.sub(fields[i], 2)
+  local amount, latest = string.match(fields[i + 1], '^(%d+) (%d+)$')
+  local age = now - (second * 1000000 + latest)
+  if age >= minute then
     redis.call('HDEL', KEYS[1], fields[i])
   else
-    sums[kind] = sums[kind] + tonumber(fields[i + 1])
-    first[#first + 1] = {kind, second, tonumber(fields[i + 1])}
+    sums[kind] = sums[kind] + amount
+    held[#held + 1] = {kind, age, amount}
   end
 end
 local function wait(kind, most)
-  table.sort(first, function(a, b) return a[2] < b[2] end)
+  table.sort(held, function(a, b) return a[2] > b[2] end)
   local left = sums[kind]
-  for _, entry in ipairs(first) do
+  for _, entry in ipairs(held) do
     if entry[1] == kind then
       left = left - entry[3]
-      if left < most then return entry[2] + 61 - now end
+      if left < most then return math.ceil((minute - entry[2]) / 1000000) end
     end
   end
-  return 61
+  return 60
 end
 """
 
 # KEYS: used, leases. ARGV: requests, tokens and concurrency allowed ('' is unlimited), the lease to
 # take, its seconds. Returns the limit that refuses and the seconds to wait, or nothing.
 ADMIT = (
-    _WINDOW
+    _COUNT
+    + _WINDOW
     + """
 local requests, tokens = tonumber(ARGV[1]), tonumber(ARGV[2])
 local concurrency = tonumber(ARGV[3])
 if concurrency then
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', time[1])
   if redis.call('ZCARD', KEYS[2]) >= concurrency then return {'c', 1} end
 end
 if requests and sums.r >= requests then return {'r', wait('r', requests)} end
 if tokens and sums.t >= tokens then return {'t', wait('t', tokens)} end
-if requests then
-  redis.call('HINCRBY', KEYS[1], 'r' .. now, 1)
-  redis.call('EXPIRE', KEYS[1], 120)
-end
+if requests then count('r', 1) end
 if concurrency then
-  redis.call('ZADD', KEYS[2], now + ARGV[5], ARGV[4])
+  redis.call('ZADD', KEYS[2], time[1] + ARGV[5], ARGV[4])
   redis.call('EXPIRE', KEYS[2], 2 * ARGV[5])
 end
 return {}
@@ -95,14 +106,14 @@ return {}
 )
 
 # KEYS: used, leases. ARGV: tokens to count, leases to give back.
-SETTLE = """
-if tonumber(ARGV[1]) > 0 then
-  redis.call('HINCRBY', KEYS[1], 't' .. redis.call('TIME')[1], ARGV[1])
-  redis.call('EXPIRE', KEYS[1], 120)
-end
+SETTLE = (
+    _COUNT
+    + """
+if tonumber(ARGV[1]) > 0 then count('t', ARGV[1]) end
 for i = 2, #ARGV do redis.call('ZREM', KEYS[2], ARGV[i]) end
 return {}
 """
+)
 
 # KEYS: leases. ARGV: seconds, leases to renew.
 RENEW = """
@@ -139,7 +150,7 @@ class RedisLimiter:
         instance: str,
         on_refused: Callable[[str, str], None] | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], int] = time.monotonic_ns,
         renewal: float = LEASE / 3,
     ) -> None:
         """Build one; it works alone until `start`.
@@ -148,7 +159,7 @@ class RedisLimiter:
             state: The connection.
             instance: Name of this replica, different from every other's.
             on_refused: Called with the caller's name and the limit that refused it.
-            clock: Seconds, for this process' own counts.
+            clock: Nanoseconds, for this process' own counts.
             renewal: Seconds between two renewals of the leases.
         """
         self._state = state
