@@ -81,7 +81,7 @@ def gateway_metrics() -> Iterator[tuple[str, str, list[str], str]]:
     """Series name, type, labels and meaning of each metric of the gateway, sorted by name."""
     metrics = Metrics(_Nothing())
     metrics.redis_up(True)
-    metrics.config_loaded("", 0.0)
+    metrics.config_loaded("hash", 0.0)
     suffixes = {"counter": "_total", "info": "_info"}
     families = [family for family in metrics.registry.collect() if _ours(family.name)]
     for family in sorted(families, key=lambda family: family.name):
