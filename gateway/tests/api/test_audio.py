@@ -256,7 +256,10 @@ async def test_a_field_that_cannot_be_is_named(
 
 @pytest.mark.parametrize(
     "path",
-    ["/stt/transcribe", "/stt/stream", "/speakers/diarize", "/audio/denoise", "/tts/synthesize"],
+    [
+        *("/stt/transcribe", "/stt/stream", "/v1/audio/translations"),
+        *("/speakers/diarize", "/audio/denoise", "/tts/synthesize"),
+    ],
 )
 async def test_what_nothing_of_the_deployment_can_is_a_501_with_the_reason(path: str) -> None:
     async with studio(llm=BackendType.LLAMACPP) as scene:

