@@ -15,10 +15,10 @@ from tests.api.audio_support import KIND, WAV, Received, form, studio
 if TYPE_CHECKING:
     from synapse_gateway.testing.scripts import Script
 
-WHISPER = {"whisper": BackendType.FASTER_WHISPER}
-SPEACHES = {"speaches": BackendType.SPEACHES}
-PYANNOTE = {"pyannote": BackendType.PYANNOTE}
-DEEPFILTER = {"deepfilter": BackendType.DEEPFILTER}
+WHISPER: dict[str, Any] = {"whisper": BackendType.FASTER_WHISPER}
+SPEACHES: dict[str, Any] = {"speaches": BackendType.SPEACHES}
+PYANNOTE: dict[str, Any] = {"pyannote": BackendType.PYANNOTE}
+DEEPFILTER: dict[str, Any] = {"deepfilter": BackendType.DEEPFILTER}
 TRANSCRIPT = {
     "text": "alpha beta gamma",
     "language": "en",
@@ -55,7 +55,7 @@ TRANSCRIPT = {
     ],
 )
 async def test_a_server_with_the_route_gets_the_file_and_every_field(
-    kinds: dict[str, BackendType], path: str, parts: dict[str, str], there: str
+    kinds: dict[str, Any], path: str, parts: dict[str, Any], there: str
 ) -> None:
     async with studio(**kinds) as scene:
         answer = await scene.upload(path, file=WAV, **parts)
@@ -165,7 +165,7 @@ OPENAI = b'data: {"type":"transcript.text.delta","delta":"alpha"}\n\n'
     ],
 )
 async def test_a_segment_is_delivered_while_the_next_is_held_back(
-    kinds: dict[str, BackendType], path: str, first: bytes
+    kinds: dict[str, Any], path: str, first: bytes
 ) -> None:
     async with studio(**kinds) as scene:
         [upstream] = scene.upstreams.values()
@@ -189,7 +189,7 @@ async def test_a_segment_is_delivered_while_the_next_is_held_back(
     ids=["cut", "malformed", "error"],
 )
 async def test_a_stream_that_fails_ends_with_an_error_and_without_done(
-    kinds: dict[str, BackendType], script: Script
+    kinds: dict[str, Any], script: Script
 ) -> None:
     async with studio(**kinds) as scene:
         [upstream] = scene.upstreams.values()
@@ -300,7 +300,7 @@ async def test_a_backends_refusal_has_the_contracts_shape() -> None:
 
 async def test_a_registrys_routes_say_who_serves() -> None:
     routes = {"/stt/*": Route(backend="second"), "/speakers/*": Route(backend="second")}
-    kinds = {"first": BackendType.FASTER_WHISPER, "second": BackendType.FASTER_WHISPER}
+    kinds: dict[str, Any] = dict.fromkeys(("first", "second"), BackendType.FASTER_WHISPER)
     async with studio(settings={"routes": routes}, **kinds) as scene:
         answer = await scene.upload("/stt/transcribe", file=WAV)
         assert answer.header("x-synapse-backend") == "second"

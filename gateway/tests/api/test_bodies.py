@@ -16,7 +16,7 @@ from synapse_gateway.errors import InvalidRequest
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
-def wrong(kind: type[bodies.Body], body: object) -> InvalidRequest:
+def wrong(kind: type[msgspec.Struct], body: object) -> InvalidRequest:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(InvalidRequest) as caught:
         bodies.parse(kind, raw)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from synapse_gateway.config.settings import Settings
-    from synapse_gateway.testing.scripts import Request, Script, Step
+    from synapse_gateway.testing.faulty_upstream import Request
+    from synapse_gateway.testing.scripts import Script, Step
     from synapse_gateway.testing.wire import Answer
     from tests.api.support import Scene
 

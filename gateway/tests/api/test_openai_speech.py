@@ -48,7 +48,7 @@ async def scene_of(tmp_path: Path, *names: str, **more: Any) -> AsyncIterator[St
         )
     }
     settings = {"models": models, **more.pop("settings", {})}
-    kinds = {name: KINDS[name] for name in names}
+    kinds: dict[str, Any] = {name: KINDS[name] for name in names}
     async with studio(voices=tmp_path / "voices", settings=settings, **more, **kinds) as scene:
         if "openvoice" in names:
             OpenVoice(scene.upstreams["openvoice"])
@@ -255,7 +255,7 @@ async def test_without_a_converter_flac_is_left_to_those_who_make_it(tmp_path: P
 
 @pytest.mark.parametrize("fields", [{"response_format": "aac"}, {"stream_format": "sse"}])
 async def test_what_a_chatterbox_cannot_make_is_said(
-    tmp_path: Path, fields: dict[str, str]
+    tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     async with scene_of(tmp_path, "chatterbox", "deepfilter") as scene:
         answer = await speak(scene, **fields)

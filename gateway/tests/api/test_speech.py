@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from synapse_gateway.testing.faulty_upstream import FaultyUpstream, Request
     from synapse_gateway.testing.scripts import Script, Step
 
-PIPER = {"piper": BackendType.PIPER}
-BOTH = {"openvoice": BackendType.OPENVOICE, "piper": BackendType.PIPER}
+PIPER: dict[str, Any] = {"piper": BackendType.PIPER}
+BOTH: dict[str, Any] = {"openvoice": BackendType.OPENVOICE, "piper": BackendType.PIPER}
 TEXT = "One. Two, three. Four!"
 SENTENCES = ["One.", "Two, three.", "Four!"]
 FORM = Format(1, 1, 16000, 16)
@@ -170,7 +170,7 @@ async def test_sound_leaves_before_its_sentence_is_whole() -> None:
 
 
 async def test_the_better_voice_comes_first() -> None:
-    kinds = {
+    kinds: dict[str, Any] = {
         "speaches": BackendType.SPEACHES,
         "piper": BackendType.PIPER,
         "openvoice": BackendType.OPENVOICE,
@@ -245,7 +245,7 @@ async def test_a_stream_that_fails_midway_is_broken_off(script: Script) -> None:
 
 
 async def test_a_sentence_may_be_spoken_by_a_twin() -> None:
-    kinds = {"a": BackendType.PIPER, "b": BackendType.PIPER}
+    kinds: dict[str, Any] = {"a": BackendType.PIPER, "b": BackendType.PIPER}
     async with studio(failures=1, **kinds) as scene:
         for upstream in scene.upstreams.values():
             speaking(upstream)

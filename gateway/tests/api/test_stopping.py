@@ -133,7 +133,7 @@ async def test_sigterm_unreadies_lets_streams_finish_and_then_closes(tmp_path: P
 @pytest.mark.slow
 async def test_what_was_served_while_stopping_is_logged_and_traced(tmp_path: Path) -> None:
     collector = Collector()
-    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    environ: dict[str, Any] = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     async with (
         FaultyUpstream() as upstream,
         serving(tmp_path, upstream, **environ) as gateway,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -19,7 +19,7 @@ from tests.api.support import until
 if TYPE_CHECKING:
     from pathlib import Path
 
-WHISPER = {"whisper": BackendType.FASTER_WHISPER}
+WHISPER: dict[str, Any] = {"whisper": BackendType.FASTER_WHISPER}
 PATH = "/stt/transcribe"
 BIG = WAV + bytes(3_000_000)
 

@@ -117,7 +117,7 @@ async def test_a_voice_that_is_not_there_is_a_404(
     tmp_path: Path, method: str, path: str, voice_id: str
 ) -> None:
     async with library(tmp_path) as (_, client):
-        more = {"files": files(ONE)} if method == "POST" else {}
+        more: dict[str, Any] = {"files": files(ONE)} if method == "POST" else {}
         answer = await client.request(method, path.format(voice_id), **more)
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] in {"voice_not_found", "not_found"}

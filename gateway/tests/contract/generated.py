@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from schemathesis import Case
+    from schemathesis.core.transport import Response
     from schemathesis.schemas import BaseSchema
 
 TIMEOUT = 20.0
@@ -51,7 +52,7 @@ def explore(
     kind: str,
     *,
     aim: Callable[[Case[Any]], None],
-    judge: Callable[[requests.Response], None],
+    judge: Callable[[Response], None],
     examples: int = 25,
     may_break_off: bool = False,
     headers: dict[str, str] | None = None,
@@ -109,16 +110,17 @@ def with_recordings(body: Any) -> None:
 
 def with_a_voice(case: Case[Any]) -> None:
     """Name a voice that there is, or give one that was exported."""
+    body: Any = case.body
     if case.path == "/voices/import":
-        if isinstance(case.body, dict) and "file" in case.body:
-            case.body["file"] = _exported(case)
+        if isinstance(body, dict) and "file" in body:
+            body["file"] = _exported(case)
     elif "voice_id" in case.path_parameters:
         case.path_parameters["voice_id"] = _new_voice(case)
-    elif isinstance(case.body, dict):
-        if isinstance(case.body.get("voice_id"), str):
-            case.body["voice_id"] = _new_voice(case)
-        if case.path == "/tts/interpolate" and isinstance(case.body.get("voices"), list):
-            case.body["voices"] = [{"voice_id": _new_voice(case), "weight": 0.5}] * 2
+    elif isinstance(body, dict):
+        if isinstance(body.get("voice_id"), str):
+            body["voice_id"] = _new_voice(case)
+        if case.path == "/tts/interpolate" and isinstance(body.get("voices"), list):
+            body["voices"] = [{"voice_id": _new_voice(case), "weight": 0.5}] * 2
 
 
 def _new_voice(case: Case[Any]) -> str:
@@ -139,7 +141,7 @@ def _exported(case: Case[Any]) -> bytes:
     return requests.get(url, timeout=TIMEOUT).content
 
 
-def assert_no_server_error(response: requests.Response) -> None:
+def assert_no_server_error(response: Response) -> None:
     """Healthy backends leave no reason for one."""
     assert response.status_code < 500, f"{response.status_code} {response.text[:500]}"
 

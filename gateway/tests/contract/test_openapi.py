@@ -25,8 +25,8 @@ from tests.contract.generated import (
 )
 
 if TYPE_CHECKING:
-    import requests
     from schemathesis import Case
+    from schemathesis.core.transport import Response
     from schemathesis.schemas import BaseSchema
 
 pytestmark = [
@@ -82,7 +82,7 @@ def test_no_input_makes_a_gateway_with_healthy_backends_fail(
 def test_faulty_backends_show_as_what_the_contract_names(
     faulty_schema: BaseSchema, method: str, path: str, kind: str
 ) -> None:
-    def judge(response: requests.Response) -> None:
+    def judge(response: Response) -> None:
         status = response.status_code
         assert status < 500 or status in {501, 502, 503, 504}, f"{status} {response.text[:500]}"
 

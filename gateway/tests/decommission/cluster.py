@@ -42,7 +42,7 @@ def programs(*, install: bool) -> tuple[str, str]:
         install: Whether to fetch and build them; takes minutes.
     """
     build = TOOLS / "build-kube-apiserver.sh"
-    ask = [build] if install else [build, "--path"]
+    ask = [str(build)] if install else [str(build), "--path"]
     server = subprocess.run(ask, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()  # noqa: S603
     if not Path(server).exists():
         raise Missing("kube-apiserver is missing; hack/tools/build-kube-apiserver.sh builds it")

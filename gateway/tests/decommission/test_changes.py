@@ -91,7 +91,7 @@ def test_the_names_of_what_is_made_fit_into_a_dns_label() -> None:
 def test_a_bridge_holds_the_endpoints_that_are_there_now() -> None:
     endpoints = [{"addresses": ["10.1.0.3"], "conditions": {"ready": True}}]
     ports = [{"name": "http", "port": 11434}]
-    slices = [
+    slices: list[Object] = [
         {
             "metadata": {"name": "ollama-x1", "namespace": "my-app"},
             "addressType": "IPv4",

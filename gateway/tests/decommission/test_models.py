@@ -52,7 +52,7 @@ def test_an_alias_of_the_gateway_is_a_model_it_has(gateway_url: str) -> None:
 
 
 def test_a_real_ollama_is_understood(tmp_path: Path) -> None:
-    asked = [ROOT / "hack" / "build-ollama.sh", "--path"]
+    asked = [str(ROOT / "hack" / "build-ollama.sh"), "--path"]
     binary = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
     if not Path(binary).exists():
         pytest.skip("Ollama's engine is missing; hack/build-ollama.sh builds it")
@@ -108,23 +108,18 @@ def proxied() -> Iterator[Proxied]:
     servers = []
 
     def start(status: int, body: object) -> tuple[Ollama, list[Asked]]:
-        handler = type(
-            "Handler",
-            (Status,),
-            {
-                "status": status,
-                "body": json.dumps(body).encode(),
-                "asked": [],
-            },
-        )
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        class Handler(Status):
+            pass
+
+        Handler.status, Handler.body, Handler.asked = status, json.dumps(body).encode(), []
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(server)
         credentials = Credentials(token="mine")
         url = f"http://127.0.0.1:{server.server_port}"
         kube = Kube(Cluster(url=url, tls=None, credentials=credentials))
         way = by_proxy(kube, "my-app", "ollama", 11434, key="sk-1")
-        return Ollama("my-app/ollama", way), handler.asked
+        return Ollama("my-app/ollama", way), Handler.asked
 
     yield start
     for server in servers:

@@ -192,12 +192,12 @@ class FakeConnection:
 
     def __init__(self, script: Callable[[Receiver], None] | None = None) -> None:
         self._script = script
-        self.sent: list[tuple[bytes, bytes]] = []
+        self.sent: list[tuple[bytes, Any]] = []
         self.receiver: Receiver | None = None
         self.reading = True
         self.left = False
 
-    def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
+    def send(self, head: bytes, body: Any, receiver: Receiver) -> None:
         self.sent.append((head, body))
         self.receiver = receiver
         if self._script is not None:

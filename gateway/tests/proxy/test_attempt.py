@@ -501,7 +501,7 @@ async def test_a_stream_that_has_said_its_end_cannot_break_any_more(
 async def test_nobody_waits_long_for_a_body_to_end_behind_its_stream(clock: Clock) -> None:
     trial = ended(clock)
     trial.wait(AFTER_END - 0.1)
-    assert trial.outcome is None
+    assert not trial.outcome
     trial.wait(0.1)
     assert (trial.outcome, trial.caller.ending) == (Outcome.OK, "finished")
     assert trial.connection.left

@@ -30,8 +30,9 @@ def words(text: str) -> str:
 def seconds(body: bytes) -> float:
     """Return how long a WAV file lasts, by the samples that are there."""
     with wave.open(io.BytesIO(body)) as file:
-        frame = file.getnchannels() * file.getsampwidth()
-        return (len(body) - 44) / frame / file.getframerate()
+        frame: int = file.getnchannels() * file.getsampwidth()
+        rate: int = file.getframerate()
+        return (len(body) - 44) / frame / rate
 
 
 def speak(http: httpx.Client, path: str = "/tts/synthesize", **fields: Any) -> httpx.Response:

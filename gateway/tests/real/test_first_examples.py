@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import wave
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -96,7 +96,7 @@ def run(example: str, gateway: tuple[Process, list[str]], folder: Path) -> str:
 
 
 def test_health(gateway: tuple[Process, list[str]], tmp_path: Path) -> None:
-    def probed() -> dict[str, str] | None:
+    def probed() -> dict[str, Any] | None:
         found = json.loads(run(HEALTH, gateway, tmp_path))["backends"]
         return found if "status" in found.get("piper", {}) else None
 

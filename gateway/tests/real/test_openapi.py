@@ -12,8 +12,8 @@ from synapse_gateway.up.plan import EMBEDDED
 from tests.contract.generated import FORMS, MODES, OPERATIONS, explore, load, with_recordings
 
 if TYPE_CHECKING:
-    import requests
     from schemathesis import Case
+    from schemathesis.core.transport import Response
     from schemathesis.schemas import BaseSchema
 
     from tests.real.stack import Stack
@@ -61,7 +61,7 @@ PATHS = [
 def test_no_input_makes_real_backends_look_faulty(
     stack: Stack, schema: BaseSchema, path: str, kind: str
 ) -> None:
-    def judge(response: requests.Response) -> None:
+    def judge(response: Response) -> None:
         status = response.status_code
         assert status < 500 or status == 501, f"{status} {response.text[:500]}"
 
@@ -88,5 +88,5 @@ def aim(path: str, case: Case[Any]) -> None:
         body["model"] = MODELS.get(path, "smollm2")
     if path in BOUNDS:
         body[BOUNDS[path]] = FEW
-    elif path in OLLAMA_ROUTES and isinstance(body.get("options", {}), dict | None):
-        body["options"] = {**(body.get("options") or {}), "num_predict": FEW}
+    elif path in OLLAMA_ROUTES and isinstance(options := body.get("options"), dict | None):
+        body["options"] = {**(options or {}), "num_predict": FEW}

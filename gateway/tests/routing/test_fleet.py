@@ -207,7 +207,7 @@ def test_a_target_survives_as_long_as_its_backend_does() -> None:
 def test_slots_of_the_configuration_win_and_go_with_it() -> None:
     there = state(slots=3)
     there.configure(backend())
-    assert there.slots is None, "until the engine tells"
+    assert (there.slots, there.config.slots) == (None, None), "until the engine tells"
     there.report(Probe(up=True, slots=5))
     there.configure(backend(probe_interval=9.0))
     assert (there.slots, there.config.probe_interval) == (5, 9.0)

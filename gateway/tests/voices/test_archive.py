@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from synapse_gateway.errors import Unprocessable
 from synapse_gateway.voices import archive as module
-from synapse_gateway.voices.library import Library
+from synapse_gateway.voices.library import MAX_REFERENCE_BYTES, Library
 from tests.voices.support import sources, tone
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def test_an_archive_that_others_made_is_read(tmp_path: Path, packing: int) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-BOMB = bytes(module.MAX_REFERENCE_BYTES + 1)
+BOMB = bytes(MAX_REFERENCE_BYTES + 1)
 CASES: dict[str, tuple[Any, str]] = {
     "no-zip": (b"PK\x03\x04 nothing", "no ZIP archive"),
     "empty": (archive({}), "no voice.json"),
