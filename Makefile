@@ -57,7 +57,7 @@ conformance: ## Look at a live deployment line by line (GATEWAY_URL, KUBECONFIG,
 BENCH ?= compare
 BENCH_FLAGS ?=
 
-bench: ## Measure the gateway beside nginx; BENCH=soak sends it a million requests
+bench: ## Measure the gateway beside nginx; BENCH=soak or uploads: a million requests, large recordings
 	@$(VENV)/bin/python -m loadtests.bench.run $(BENCH) $(BENCH_FLAGS)
 
 .PHONY: audio-quality

@@ -2,6 +2,7 @@
 
     python -m loadtests.bench.run compare [--rounds 5] [--seconds 3] [--figures throughput,latency]
     python -m loadtests.bench.run soak [--requests 1000000]
+    python -m loadtests.bench.run uploads [--count 200] [--megabytes 50] [--rate 20]
 
 Needs Linux with two cores, Go, and nginx and wrk, which it installs with apt-get when it may.
 Everything listens on loopback only.
@@ -15,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from loadtests.bench import report, soak, subjects
+from loadtests.bench import report, soak, subjects, uploads
 from loadtests.bench.measure import FIGURES, Plan, Run, measure_all
 from loadtests.bench.processes import BenchError, Children
 from loadtests.bench.wrk import cross_check
@@ -26,14 +27,12 @@ COMPARE_KEYS = 50
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 unless something could not be measured."""
     options = _parser().parse_args(argv)
+    run = {"compare": _compare, "soak": _soak, "uploads": _uploads}[options.command]
     try:
-        subjects.require_tools(say)
+        if run is not _uploads:
+            subjects.require_tools(say)
         with tempfile.TemporaryDirectory(prefix="synapse-bench-") as folder:
-            return (
-                _soak(options, Path(folder))
-                if options.command == "soak"
-                else _compare(options, Path(folder))
-            )
+            return run(options, Path(folder))
     except BenchError as error:
         sys.stderr.write(f"bench: {error}\n")
         return 2
@@ -70,7 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     long = commands.add_parser("soak", help="a million mixed requests: memory and metric series")
     long.add_argument("--requests", type=int, default=1_000_000)
-    for command in (compare, long):
+    large = commands.add_parser("uploads", help="many large recordings at once: room and memory")
+    large.add_argument("--count", type=int, default=200, help="clients, each with one")
+    large.add_argument("--megabytes", type=float, default=50.0, help="of each")
+    large.add_argument("--rate", type=float, default=20.0, help="MB a second of all together")
+    for command in (compare, long, large):
         command.add_argument(
             "--docs", type=Path, metavar="FILE", help="put the table into this Markdown file"
         )
@@ -126,6 +129,29 @@ def _soak(options: argparse.Namespace, folder: Path) -> int:
         report.write_docs(options.docs, "soak", rows, footer)
     if options.json:
         report.write_json(options.json, rows, {"points": points})
+    return 0
+
+
+def _uploads(options: argparse.Namespace, folder: Path) -> int:
+    if options.count < 1 or options.megabytes < 0.001 or options.rate <= 0:
+        raise BenchError(
+            "--count, --megabytes, --rate: must be at least 1, at least 0.001, above 0"
+        )
+    size = int(options.megabytes * 1e6)
+    with Children(folder) as children:
+        seen = uploads.measure(
+            children, say, count=options.count, size=size, rate=options.rate * 1e6
+        )
+    rows = uploads.rows(seen, count=options.count, size=size)
+    footer = (
+        f"{options.count} uploads of {options.megabytes:g} MB at {options.rate:g} MB/s in all; "
+        f"final answers by status (0: none): {dict(seen.statuses)}."
+    )
+    sys.stdout.write(f"{report.table(rows)}\n{footer}\n")
+    if options.docs:
+        report.write_docs(options.docs, "uploads", rows, footer)
+    if options.json:
+        report.write_json(options.json, rows, {})
     return 0
 
 
