@@ -101,6 +101,43 @@ def test_a_text_is_split_into_sentences_or_not(
     assert asked() - before == calls
 
 
+def test_a_language_that_nobody_speaks_is_refused_with_those_known(http: httpx.Client) -> None:
+    known = [language["code"] for language in http.get("/tts/languages").json()]
+    assert known
+    answer = http.post("/tts/synthesize", json={"text": TEXT, "language": "tlh"})
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert error["param"] == "language"
+    assert all(code in error["message"] for code in known)
+
+
+def convert(http: httpx.Client, said: bytes, **fields: str) -> bytes:
+    answer = http.post("/audio/convert", files=recording(said), data=fields)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def test_a_converted_file_has_the_sample_rate_that_was_asked_for(
+    http: httpx.Client, said: bytes
+) -> None:
+    made = convert(http, said, output_format="wav", sample_rate="16000")
+    with wave.open(io.BytesIO(made)) as file:
+        assert file.getframerate() == 16_000
+    assert seconds(made) == pytest.approx(seconds(said), abs=0.05)
+
+
+def test_a_converted_file_has_the_bitrate_that_was_asked_for(
+    http: httpx.Client, said: bytes
+) -> None:
+    small, large = (
+        len(convert(http, said, output_format="mp3", bitrate=rate)) * 8 / seconds(said)
+        for rate in ("32k", "96k")
+    )
+    # the padding of the encoder and the file's tags come on top
+    assert small == pytest.approx(32_000, rel=0.1)
+    assert large == pytest.approx(96_000, rel=0.1)
+
+
 def test_segments_are_streamed_and_counted(http: httpx.Client, said: bytes) -> None:
     with http.stream("POST", "/stt/stream", files=recording(said)) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
