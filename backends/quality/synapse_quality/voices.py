@@ -5,6 +5,7 @@ this is measured. What is shown with them is that the servers work, not how well
 """
 
 import ctypes
+import functools
 import io
 import wave
 from typing import Any
@@ -89,21 +90,29 @@ class Voices:
         return self._spoken[text]
 
 
+@functools.cache
+def _espeak() -> Any:
+    """espeak-ng's library, which a process may begin to use only once."""
+    import espeakng_loader  # noqa: PLC0415 - a test dependency
+
+    library: Any = espeakng_loader.load_library()
+    synchronous, no_exit = 2, 0x8000
+    folder = espeakng_loader.get_data_path().encode()
+    if library.espeak_Initialize(synchronous, 0, folder, no_exit) != RATE:
+        raise RuntimeError("espeak-ng cannot read its data")
+    return library
+
+
 class Espeak:
-    """espeak-ng's library (speak_lib.h), out of the package espeakng-loader; one a process.
+    """espeak-ng's library (speak_lib.h), out of the package espeakng-loader.
 
     Args:
         voice: A name of espeak-ng's, such as ``de``.
     """
 
     def __init__(self, voice: str = "en-us") -> None:
-        import espeakng_loader  # noqa: PLC0415 - a test dependency
-
-        self._library: Any = espeakng_loader.load_library()
-        retrieval, no_exit = 1, 0x8000
-        folder = espeakng_loader.get_data_path().encode()
-        if self._library.espeak_Initialize(retrieval, 0, folder, no_exit) != RATE:
-            raise RuntimeError("espeak-ng cannot read its data")
+        self._library = _espeak()
+        self._voice = voice.encode()
         self._parts: list[npt.NDArray[np.int16]] = []
         kind = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
@@ -114,17 +123,17 @@ class Espeak:
                 self._parts.append(np.ctypeslib.as_array(samples, (count,)).copy())
             return 0
 
-        self._callback = kind(take)  # kept: the library calls it later
-        self._library.espeak_SetSynthCallback(self._callback)
-        self._library.espeak_SetVoiceByName(voice.encode())
+        self._callback = kind(take)
 
     def say(self, text: str) -> Samples:
         """Speech at 22.05 kHz."""
         self._parts.clear()
+        # the library has one voice and one callback, whoever set it last
+        self._library.espeak_SetSynthCallback(self._callback)
+        self._library.espeak_SetVoiceByName(self._voice)
         data = text.encode()
         unicode_text = 1
         self._library.espeak_Synth(data, len(data) + 1, 0, 0, 0, unicode_text, None, None)
-        self._library.espeak_Synchronize()
         return np.concatenate(self._parts).astype(np.float32) / np.float32(32_768)
 
 
