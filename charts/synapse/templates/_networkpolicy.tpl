@@ -132,7 +132,7 @@ network/policies.yaml makes the policies from it, the annotation synapse.io/edge
 {{- range fromYaml (include "synapse.targets" (dict "root" .root "backend" .name)) -}}
 {{- if not (regexMatch "^(https?|hf|file|packaged):" (.source | default "")) }}{{ $sources = list "https://registry.ollama.ai" }}{{ end -}}
 {{- end -}}
-{{- else if has .entry.component (list "speaches" "openvoice" "chatterbox-tts" "pyannote-speaker") -}}
+{{- else if has .entry.component (list "speaches" "chatterbox-tts") -}}
 {{- $sources = $hub -}}
 {{- else -}}
 {{- range fromYamlArray (include "synapse.fetchList" (dict "root" .root "backend" .name)) }}{{ $sources = append $sources .source }}{{ end -}}
