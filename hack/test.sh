@@ -6,7 +6,7 @@ bin=${VENV:-.venv}/bin
 
 "$bin/ruff" check .
 "$bin/ruff" format --check --quiet .
-"$bin/mypy" gateway/synapse_gateway backends/*/synapse_* conformance hack/cluster hack/argocd
+"$bin/mypy" gateway backends/*/synapse_* conformance hack/cluster hack/argocd
 "$bin/python" -m pytest --cov --cov-report=term:skip-covered "$@"
 # Who serves a request, and how it is carried: no branch of that goes untested. What the tests cannot
 # reach says why beside its `pragma: no cover`. A part of the tests cannot show it.
