@@ -18,8 +18,9 @@ from typing import Any
 import av
 import numpy as np
 
+from synapse_quality.recordings import RATE, container, tone
+
 MAX_SECONDS = 60
-RATE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +38,6 @@ class BadFile:
     data: bytes = field(repr=False)
     status: int
     reason: str = ""
-
-
-def tone(seconds: float, rate: int = RATE) -> Any:
-    times = np.arange(int(seconds * rate)) / rate
-    return (np.sin(2 * np.pi * 440 * times) * 12_000).astype(np.int16)
-
-
-@cache
-def recording(form: str, codec: str, seconds: float = 3.0, *, video: bool = False) -> bytes:
-    """A good file of any format, with a moving picture on request."""
-    out = io.BytesIO()
-    rate = 48_000
-    with av.open(out, "w", format=form) as made:
-        sound: Any = made.add_stream(codec, rate=rate)
-        sound.layout = "mono"
-        picture: Any = made.add_stream("mpeg4", rate=10) if video else None
-        if picture is not None:
-            picture.width = picture.height = 64
-            picture.pix_fmt = "yuv420p"
-        frame = av.AudioFrame.from_ndarray(tone(seconds, rate)[None, :], "s16", "mono")
-        frame.sample_rate = rate
-        frame.pts = 0
-        made.mux(sound.encode(frame))
-        if picture is not None:
-            image = np.zeros((64, 64, 3), np.uint8)
-            made.mux(picture.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            made.mux(picture.encode(None))
-        made.mux(sound.encode(None))
-    return out.getvalue()
 
 
 def wav(
@@ -159,7 +131,7 @@ def png() -> bytes:
 
 def cut(form: str, codec: str) -> list[tuple[float, bytes]]:
     """A good file cut off at five places, by how much of it is left."""
-    whole = recording(form, codec)
+    whole = container(form, codec, seconds=3.0)
     places = [0.005, 0.1, 0.35, 0.65, 0.8]
     return [(share, whole[: int(len(whole) * share)]) for share in places]
 
@@ -202,7 +174,9 @@ def _wrong_kinds() -> list[BadFile]:
 def _video() -> list[BadFile]:
     forms = {"mp4": "aac", "matroska": "libopus", "mov": "aac"}
     return [
-        BadFile(f"video {form}", recording(form, codec, video=True), 415, "holds video")
+        BadFile(
+            f"video {form}", container(form, codec, seconds=3.0, video=True), 415, "holds video"
+        )
         for form, codec in forms.items()
     ]
 

@@ -18,6 +18,8 @@ from synapse_serving.audio_output import FORMATS
 
 pytest.importorskip("av", reason="PyAV is not installed: make up")
 
+from synapse_quality.recordings import container
+
 from . import media
 
 pytestmark = pytest.mark.real
@@ -51,12 +53,12 @@ async def test_what_the_speech_servers_write_can_be_read(name: str) -> None:
     [("ipod", "aac"), ("webm", "libopus"), ("matroska", "flac"), ("aiff", "pcm_s16be")],
 )
 async def test_what_recorders_write_can_be_read(form: str, codec: str) -> None:
-    audio = await decoded(media.container(form, codec))
+    audio = await decoded(container(form, codec))
     assert audio.seconds == pytest.approx(2.0, abs=0.15)
 
 
 async def test_samples_are_what_was_recorded_resampled_and_within_one() -> None:
-    audio = await decoded(media.container("wav", "pcm_s16le"))
+    audio = await decoded(container("wav", "pcm_s16le"))
     spectrum = np.abs(np.fft.rfft(audio.samples))
     loudest = np.argmax(spectrum) * audio.rate / len(audio.samples)
     assert loudest == pytest.approx(440, abs=1)
@@ -96,16 +98,16 @@ REFUSED = {
     "noise in a wav": (b"RIFF\0\0\1\0WAVE" + media.noise(900), 415, "not a known audio format"),
     "noise after a flac header": (FLAC[:200] + media.noise(9000), 400, "no sound that can be"),
     "wav cut off": (media.wav(promised=320_000), 400, "ends early: 32000 bytes of 320000"),
-    "webm cut off": (media.container("webm", "libopus")[:2500], 400, "ends early"),
-    "mp4 cut off": (media.container("ipod", "aac")[:-1500], 415, "not a known audio format"),
-    "video mp4": (media.container("mp4", "aac", video=True), 415, "holds video"),
-    "video mkv": (media.container("matroska", "libopus", video=True), 415, "holds video"),
+    "webm cut off": (container("webm", "libopus")[:2500], 400, "ends early"),
+    "mp4 cut off": (container("ipod", "aac")[:-1500], 415, "not a known audio format"),
+    "video mp4": (container("mp4", "aac", video=True), 415, "holds video"),
+    "video mkv": (container("matroska", "libopus", video=True), 415, "holds video"),
     "no channels": (media.wav(channels=0), 400, "0 channels; 1 to 8"),
     "twelve channels": (media.wav(channels=12), 400, "12 channels; 1 to 8"),
     "slow samples": (media.wav(rate=100), 400, "100 samples a second; 1000 to 384000"),
     "fast samples": (media.wav(rate=500_000), 400, "500000 samples a second"),
     "no samples": (media.wav(rate=0), 415, "not a known audio format"),
-    "too long": (media.container("flac", "flac", seconds=90), 413, "lasts longer than 60 s"),
+    "too long": (container("flac", "flac", seconds=90), 413, "lasts longer than 60 s"),
     "playlist": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hosts\n", 415, "not a known audio format"),
     "list of files": (b"ffconcat version 1.0\nfile /etc/hosts\n", 415, "not a known"),
     "session description": (b"v=0\r\nm=audio 5004 RTP/AVP 0\r\n", 415, "not a known"),
