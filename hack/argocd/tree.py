@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hack.cluster.settings import ClusterError
+from hack.cluster.settings import ROOT
+from hack.cluster.shell import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = Path("gitops/clusters/proof")
 # What an Application of the tree reads, of this repository.
 NEEDED = (
@@ -33,10 +32,6 @@ IDENTITY = {
     "GIT_CONFIG_SYSTEM": os.devnull,
 }
 Manifest = dict[str, Any]
-
-
-class TreeError(ClusterError):
-    """Git refuses; the text is its own."""
 
 
 class Tree:
@@ -62,8 +57,11 @@ class Tree:
             values: Values files of the release, relative to the repository.
         """
         # The checkout may be somebody else's.
-        git = ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"]
-        listed = _run([*git, "--", *NEEDED], ROOT)
+        listed = _git(
+            *("-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"),
+            *("--", *NEEDED),
+            cwd=ROOT,
+        )
         for name in filter(None, listed.split("\0")):
             source, target = ROOT / name, self.folder / name
             if not source.is_symlink() and not source.is_file():
@@ -71,10 +69,10 @@ class Tree:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
         self._derive(values)
-        _run(["git", "init", "--quiet", "--initial-branch=main"], self.folder)
+        _git("init", "--quiet", "--initial-branch=main", cwd=self.folder)
         self.commit("Sync from here")
         tag = self._release()["spec"]["source"]["targetRevision"]
-        _run(["git", "tag", tag], self.folder)
+        _git("tag", tag, cwd=self.folder)
         self._send(tag)
 
     def use(
@@ -98,26 +96,26 @@ class Tree:
 
     def revert(self, commit: str) -> str:
         """Revert a commit and push; returns the commit that does."""
-        _run(["git", "revert", "--no-edit", commit], self.folder)
+        _git("revert", "--no-edit", commit, cwd=self.folder)
         self._send()
         return self.head()
 
     def commit(self, message: str, *, push: bool = False) -> str:
         """Commit everything; returns the commit."""
-        _run(["git", "add", "--all"], self.folder)
-        _run(["git", "commit", "--quiet", "--message", message], self.folder)
+        _git("add", "--all", cwd=self.folder)
+        _git("commit", "--quiet", "--message", message, cwd=self.folder)
         if push:
             self._send()
         return self.head()
 
     def head(self) -> str:
         """The newest commit."""
-        return _run(["git", "rev-parse", "HEAD"], self.folder).strip()
+        return _git("rev-parse", "HEAD", cwd=self.folder).strip()
 
     def _send(self, *more: str) -> None:
         # `ext::` runs a command that speaks Git's protocol on its standard streams.
-        git = ["git", "-c", "protocol.ext.allow=always"]
-        _run([*git, "push", "--quiet", self._push, "main", *more], self.folder)
+        allow = ("-c", "protocol.ext.allow=always")
+        _git(*allow, "push", "--quiet", self._push, "main", *more, cwd=self.folder)
 
     def _derive(self, values: Sequence[str]) -> None:
         """Write the proof's folder from forge's."""
@@ -168,15 +166,5 @@ def _load(path: Path) -> list[Manifest]:
     return [one for one in yaml.safe_load_all(path.read_text()) if one]
 
 
-def _run(command: Sequence[str], folder: Path) -> str:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | IDENTITY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise TreeError(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done.stdout
+def _git(*arguments: str, cwd: Path) -> str:
+    return run(["git", *arguments], cwd=cwd, environment=IDENTITY)
