@@ -14,8 +14,6 @@ from synapse_gateway.auth.keys import Caller
 from synapse_gateway.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from synapse_gateway.api.gateway import Gateway
@@ -28,19 +26,15 @@ QUIET = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 """Asked every few seconds by machines: neither logged nor counted."""
 
 
-async def caller_of(request: Request) -> AsyncIterator[Caller]:
-    """Give the caller by the key that the request holds.
+async def caller_of(request: Request) -> Caller:
+    """Return the caller by the key that the request holds.
 
     Raises:
         Unauthorized: It holds none that is known.
         RateLimited: The key has made all requests that it may.
     """
     gateway: Gateway = request.app.state.gateway
-    caller = await gateway.admit_reader(dict(request.headers.raw), request.state.record)
-    try:
-        yield caller
-    finally:
-        gateway.limiter.release(caller.reading)
+    return await gateway.admit_reader(dict(request.headers.raw), request.state.record)
 
 
 CallerOf = Annotated[Caller, Depends(caller_of)]

@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     from synapse_gateway.voices.shelf import Shelf
 
 _log = logging.getLogger(__name__)
+HOT_PATHS = (*OPENAI_ROUTES, *OLLAMA_ROUTES, *AUDIO_ROUTES, *SPEECH_ROUTES)
+"""Paths that are served without ASGI."""
+UPLOAD_PATHS = frozenset(
+    (*AUDIO_ROUTES, *(path for path, route in OPENAI_ROUTES.items() if route.body is None))
+)
+"""Those whose bodies are spooled."""
 _MAX_TOKENS = 100_000_000
 """Tokens of one request that a backend is believed; limits are charged with what it says."""
 
@@ -96,16 +102,8 @@ class Gateway:
         """Whether the process has been told to stop."""
         self.kept_bytes = 0
         """Of bodies in memory, of all requests that are received or served."""
-        self.upload_paths = frozenset(
-            (*AUDIO_ROUTES, *(path for path, route in OPENAI_ROUTES.items() if route.body is None))
-        )
-        """Paths whose bodies are spooled."""
-        self.hot_paths = frozenset(
-            path.encode()
-            for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES, *self.upload_paths, *SPEECH_ROUTES)
-        )
         self._apart: dict[str, Callable[[Call, Caller, RequestRecord], Awaitable[None]]] = {
-            **dict.fromkeys(self.upload_paths, self._serve_upload),
+            **dict.fromkeys(UPLOAD_PATHS, self._serve_upload),
             **dict.fromkeys(SPEECH_ROUTES, self._speak),
             OPENAI_SPEECH: self._speak_openai,
         }

@@ -14,12 +14,10 @@ from starlette.requests import ClientDisconnect
 
 from synapse_gateway import __version__, errors
 from synapse_gateway.api.access import Account, CallerOf, error_response
-from synapse_gateway.api.audio import AUDIO_ROUTES
 from synapse_gateway.api.catalog import find_model, model_object, visible_models
-from synapse_gateway.api.ollama import OLLAMA_ROUTES, add_ollama
+from synapse_gateway.api.gateway import HOT_PATHS
+from synapse_gateway.api.ollama import add_ollama
 from synapse_gateway.api.openapi import describe, page
-from synapse_gateway.api.routes import OPENAI_ROUTES
-from synapse_gateway.api.speech import SPEECH_ROUTES
 from synapse_gateway.api.voices import add_voices
 
 if TYPE_CHECKING:
@@ -189,7 +187,7 @@ def _add_hot_paths(app: FastAPI) -> None:
     async def elsewhere(request: Request) -> Response:
         raise errors.RouteNotFound(f"There is no {request.scope['raw_path'].decode('latin-1')}.")
 
-    for path in (*OPENAI_ROUTES, *OLLAMA_ROUTES, *AUDIO_ROUTES, *SPEECH_ROUTES):
+    for path in HOT_PATHS:
         app.add_api_route(path, elsewhere, methods=["POST"], include_in_schema=False)
 
 

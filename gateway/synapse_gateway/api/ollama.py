@@ -87,7 +87,7 @@ def prepare_ollama(
             if only_ollama is not None:
                 raise _as_request_error(only_ollama)
             return responses.immediate_reply(translated, time)
-        if translated.immediate and not all(map(_at_ollama, _candidates(route, capability))):
+        if translated.immediate and not all(map(_at_ollama, route.plan(capability).candidates)):
             # the others have the model loaded at all times
             otherwise = responses.immediate_reply(translated, time)
         # nobody else can be asked this
@@ -149,10 +149,6 @@ def _as_request_error(error: OllamaRequestError) -> RequestError:
 
 def _is_first_at_ollama(route: ModelRoute, capability: Capability) -> bool:
     return all(map(_at_ollama, route.plan(capability).orders[0]))
-
-
-def _candidates(route: ModelRoute, capability: Capability) -> list[Candidate]:
-    return [candidate for order in route.plan(capability).orders for candidate in order]
 
 
 def _at_ollama(candidate: Candidate) -> bool:

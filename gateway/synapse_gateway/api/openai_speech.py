@@ -76,7 +76,7 @@ async def openai_speech(
     if voice is not None:
         cast = Cast([(voice, 1.0)])
         allowed = allows_standard(headers, desk)
-        able = any(cast.is_for(c.state.backend) for order in plan.orders for c in order)
+        able = any(cast.is_for(candidate.state.backend) for candidate in plan.candidates)
         if not able and not (allowed and not resolver.can(PATH, Capability.CLONING)):
             request.route = resolver.service(PATH, Capability.CLONING)
             others = plan.orders if allowed else ()
@@ -85,13 +85,13 @@ async def openai_speech(
         plan = cast_plan(plan, cast, allowed=allowed)
         request.provide = partial(desk.cloning.provide, cast=cast, upstreams=desk.upstreams)
         request.particular = not allowed
-    elif not any(_is_chatterbox(c.state.backend) for order in plan.orders for c in order):
+    chatterbox = any(_is_chatterbox(candidate.state.backend) for candidate in plan.candidates)
+    if voice is None and not chatterbox:
         return Spoken(request)
     form = asked.response_format or DEFAULT_FORMAT
-    convert = form == "flac" and any(
-        _is_chatterbox(c.state.backend) for order in plan.orders for c in order
+    convert = (
+        form == "flac" and chatterbox and resolver.can("/audio/convert", Capability.CONVERSION)
     )
-    convert = convert and resolver.can("/audio/convert", Capability.CONVERSION)
     made = "wav" if convert else form
     request.plan = plan.narrowed(partial(_makes, form=made, events=request.stream))
     if not request.plan.orders:

@@ -1,7 +1,7 @@
 """The server's side of a connection: uvicorn's protocol with a short cut for the hot path.
 
-Requests of the paths in `HOT` never become ASGI messages; every other goes on to the application.
-The rest of HTTP (parsing, keep-alive, pipelining, shutdown) stays uvicorn's.
+Requests of the paths in `HOT_PATHS` never become ASGI messages; every other goes on to the
+application. The rest of HTTP (parsing, keep-alive, pipelining, shutdown) stays uvicorn's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from synapse_gateway.api.call import LINGER, LINGER_MOST, Call, header_lines
+from synapse_gateway.api.gateway import HOT_PATHS, UPLOAD_PATHS
 from synapse_gateway.errors import InvalidRequest, RequestError, RequestTimeout
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers of a request."""
 MAX_PIPELINE = 8
 """Requests of one connection that may wait for the one before; those behind are not looked at."""
+_HOT_PATHS = frozenset(map(str.encode, HOT_PATHS))
 _NAME = itemgetter(0)
 _UPGRADING = frozenset({b"upgrade", b"http2-settings"})
 _LATE = RequestTimeout("The request did not arrive in time.")
@@ -221,7 +223,7 @@ class SynapseProtocol(HttpToolsProtocol):
             # RFC 9112, 3.2.2: as a proxy would be asked
             self.url = httptools.parse_url(self.url).path or b"/"
         path, _, _ = self.url.partition(b"?")
-        if self.parser.get_method() == b"POST" and path in self.gateway.hot_paths:
+        if self.parser.get_method() == b"POST" and path in _HOT_PATHS:
             self._begin_hot(path.decode("ascii"))
             return
         url, headers = self.url, self.headers
@@ -251,7 +253,7 @@ class SynapseProtocol(HttpToolsProtocol):
     def _begin_hot(self, path: str) -> None:
         headers = dict(self.headers)
         version_1_0 = self.parser.get_http_version() == "1.0"
-        uploads = path in self.gateway.upload_paths
+        uploads = path in UPLOAD_PATHS
         before = self.cycle
         waits = before is not None and not before.response_complete
         call = Call(

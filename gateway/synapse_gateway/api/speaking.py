@@ -308,8 +308,7 @@ def _without(plan: Plan, lost: _Lost) -> Plan:
 
 def _voice_of_last(plan: Plan, record: RequestRecord) -> Voice | None:
     name = record.attempts[-1].backend
-    candidates = (candidate for order in plan.orders for candidate in order)
-    return next((Voice.of(c) for c in candidates if c.state.backend.name == name), None)
+    return next((Voice.of(c) for c in plan.candidates if c.state.backend.name == name), None)
 
 
 async def _send(speech: Speech, call: Call, taking: _Collecting, spool: Spool) -> None:

@@ -98,8 +98,7 @@ class Speech:
         self.cast = cast
         self.allowed = any(
             cast is None or not cast.is_for(candidate.state.backend)
-            for order in plan.orders
-            for candidate in order
+            for candidate in plan.candidates
         )
         """Whether a standard voice may speak."""
         self._route = route
@@ -331,7 +330,7 @@ def speaking(plan: Plan, language: str) -> Plan:
 
     able = plan.narrowed(speaks)
     if not able.orders:
-        states = [candidate.state.backend for order in plan.orders for candidate in order]
+        states = [candidate.state.backend for candidate in plan.candidates]
         known = sorted({code for state in states for code, _ in state.languages})
         raise Unprocessable(
             f"language: {language!r} is not known; known: {', '.join(known)}",

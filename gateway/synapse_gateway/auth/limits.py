@@ -108,10 +108,10 @@ class LocalLimiter:
 
     def release(self, caller: Caller) -> None:
         """Count a request as ended."""
-        if caller.limited:
+        if caller.concurrency is not None:
             usage = self._usage.get(caller.name)
             # None, or none in flight: the limits came, or the key went, while it was in flight.
-            if caller.concurrency is not None and usage is not None and usage.in_flight > 0:
+            if usage is not None and usage.in_flight > 0:
                 usage.in_flight -= 1
 
     def retain(self, names: Container[str]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from starlette.routing import Match
 
 from synapse_gateway.api.audio import AUDIO_ROUTES
+from synapse_gateway.api.gateway import HOT_PATHS
 from synapse_gateway.api.http import make_app
 from synapse_gateway.api.ollama import OLLAMA_ROUTES, prepare_ollama
 from synapse_gateway.api.prepare import Resolver, prepare_json
@@ -156,8 +157,7 @@ def _is_answered_here(path: str) -> bool:
     app = make_app(cast("Gateway", None))
     asks: list[Scope] = [{"type": "http", "method": "GET", "path": path, "headers": []}]
     asks.append({**asks[0], "method": "POST"})
-    hot = {*OPENAI_ROUTES, *OLLAMA_ROUTES, *AUDIO_ROUTES, *SPEECH_ROUTES}
-    return path not in hot and any(
+    return path not in HOT_PATHS and any(
         route.matches(ask)[0] is Match.FULL for route in app.routes for ask in asks
     )
 
@@ -198,7 +198,7 @@ def _lines(
     for order in plan.orders:
         for candidate in order:
             yield f"  {_target(candidate)}"
-    chosen = {candidate.state for order in plan.orders for candidate in order}
+    chosen = {candidate.state for candidate in plan.candidates}
     for state in route.states:
         if state not in chosen:
             reason = _why_not(state.backend, capability)

@@ -195,7 +195,7 @@ class Exchange:
 
     async def _again(self) -> Candidate | None:
         """After a back-off, return a target that was tried before, if that can help."""
-        candidates = [candidate for order in self._plan.orders for candidate in order]
+        candidates = self._plan.candidates
         if all(candidate in self._useless for candidate in candidates) or not (
             len(candidates) > 1 or RULES[self._outcomes[-1]].nothing_sent
         ):
@@ -530,7 +530,7 @@ class Exchange:
     def _soonest(self) -> float:
         """Return the seconds until a target may be asked again."""
         now = monotonic()
-        candidates = [candidate for order in self._plan.orders for candidate in order]
+        candidates = self._plan.candidates
         return max(1.0, min((back_at(c, now) for c in candidates), default=now) - now)
 
 

@@ -35,25 +35,26 @@ class RetryBudget:
             self._requests = self._retries = 0
 
     def request(self, now: float) -> None:
-        """Count a request; of an older second, in the newest that was seen."""
-        second = int(now)
-        if second > self._second:
-            self._advance(second)
-        self._buckets[self._second % len(self._buckets)][0] += 1
+        """Count a request."""
+        self._bucket(now)[0] += 1
         self._requests += 1
 
     def withdraw(self, now: float) -> bool:
         """Take one retry out of the budget; False if there is none left."""
-        second = int(now)
-        if second > self._second:
-            self._advance(second)
-        bucket = self._buckets[self._second % len(self._buckets)]
+        bucket = self._bucket(now)
         if bucket[1] >= self._floor and self._retries >= self._ratio * self._requests:
             self.denied += 1
             return False
         bucket[1] += 1
         self._retries += 1
         return True
+
+    def _bucket(self, now: float) -> list[int]:
+        """Return the counts of a second: of the newest one that was seen, if it is an older one."""
+        second = int(now)
+        if second > self._second:
+            self._advance(second)
+        return self._buckets[self._second % len(self._buckets)]
 
     def _advance(self, second: int) -> None:
         size = len(self._buckets)

@@ -81,6 +81,11 @@ class Plan(NamedTuple):
     overall: float
     """Seconds that the whole request may take."""
 
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All of them, by order."""
+        return [candidate for order in self.orders for candidate in order]
+
     def narrowed(self, wanted: Callable[[Candidate], bool]) -> Plan:
         """Return the plan with some of its candidates only."""
         orders = (tuple(filter(wanted, order)) for order in self.orders)
