@@ -10,6 +10,7 @@ import openai
 import pytest
 from conformance.suite.gateway import CHAT, EMBEDDINGS, chat_body, error_of
 from conformance.suite.lines import NotSupported, line
+from conformance.suite.timeouts import CONFIG_TAKEN, REQUEST, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from conformance.suite.session import Session
 
 CHATS = "/v1/chat/completions"
+ASKED = 12
+"""How often a key is tried, to have met every replica."""
 
 
 @pytest.fixture
@@ -109,11 +112,26 @@ def limited(
 
     Raises:
         NotSupported: There is none.
+        AssertionError: The gateway does not take its key.
     """
-    for name, allowed in limits.items():
-        if limit in allowed:
-            return name, allowed[limit], deployment.release.secrets[name]
-    raise NotSupported(f"no caller of the configuration has {limit}")
+    name = next((name for name, allowed in limits.items() if limit in allowed), "")
+    if not name:
+        raise NotSupported(f"no caller of the configuration has {limit}")
+    key = deployment.release.secrets[name]
+    eventually(  # a Secret that has changed reaches the pods within a minute or so
+        f"every replica takes the key of {name}",
+        lambda: all(_taken(deployment.gateway.url, key) for _ in range(ASKED)),
+        CONFIG_TAKEN,
+        every=2.0,
+    )
+    return name, limits[name][limit], key
+
+
+def _taken(url: str, key: str) -> bool:
+    """Whether a replica knows a key; each call may reach another one."""
+    headers = {"authorization": f"Bearer {key}"}
+    answer = httpx.get(f"{url}/v1/models", headers=headers, trust_env=False, timeout=REQUEST)
+    return answer.status_code != 401
 
 
 @line("api.limits.models", "A key for some models sees and uses those alone")
@@ -162,7 +180,8 @@ def test_concurrency(
 ) -> None:
     name, most, key = limited(deployment, limits, "concurrency")
     caller = gateway.as_caller(key)
-    body = chat_body(gateway.model(CHAT), max_tokens=200, stream=True)
+    long = [{"role": "user", "content": "Count to one hundred."}]
+    body = chat_body(gateway.model(CHAT), messages=long, max_tokens=200, stream=True)
     with ExitStack() as stack:
         for _ in range(most):
             answer = stack.enter_context(caller.http.stream("POST", CHATS, json=body))

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from conformance.suite.gateway import CHAT, EMBEDDINGS, QUESTION
-from conformance.suite.lines import line
+from conformance.suite.lab import PODS
+from conformance.suite.lines import NotSupported, line
+from conformance.suite.release import GATEWAY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from conformance.suite.gateway import Gateway
     from conformance.suite.lines import Evidence
+    from conformance.suite.session import Session
 
 EMBEDDINGS_P95 = 0.100
 """Seconds; the contract's bound for one short text."""
 FIRST_TOKEN = 5.0
 """Seconds; the contract's bound on a CPU."""
+OVERHEAD = 0.020
+"""Seconds; the contract's bound for what the gateway adds."""
 SAMPLES = 60
+PAIRS = 200
+"""Pairs of requests, one to the server and one through the gateway."""
 ROUNDS = 5
 """The best round counts: what else a machine does meanwhile only ever makes a round slower."""
 STREAMS = 10
@@ -84,3 +93,64 @@ def _first_token(gateway: Gateway, model: str) -> float:
             if chunk.choices and chunk.choices[0].delta.content:
                 return time.perf_counter() - begun
     raise AssertionError(f"{model}: a stream without content")
+
+
+@line("speed.overhead", "The gateway adds less than 20 ms to what its backend takes")
+def test_overhead(deployment: Session, gateway: Gateway, evidence: Evidence) -> None:
+    plan = _pairs(deployment, gateway)
+    pod = deployment.cluster.ready(GATEWAY)[0]["metadata"]
+    added: dict[str, float] = {}
+    for number in range(1, ROUNDS + 1):
+        found = deployment.cluster.python(
+            pod["namespace"],
+            pod["name"],
+            PODS / "overhead.py",
+            json.dumps(plan),
+            container="gateway",
+            seconds=180,
+        )
+        direct, through = found["direct"], found["through"]
+        added = {
+            "median": statistics.median(through) - statistics.median(direct),
+            "p95": p95(through) - p95(direct),
+        }
+        evidence(
+            f"round {number}",
+            ", ".join(
+                f"{name} {take(direct) * 1000:.1f} ms direct, {take(through) * 1000:.1f} ms through"
+                for name, take in (("median", statistics.median), ("p95", p95))
+            ),
+        )
+        if max(added.values()) < OVERHEAD:
+            break
+    evidence("added", ", ".join(f"{name} {one * 1000:.1f} ms" for name, one in added.items()))
+    assert max(added.values()) < OVERHEAD, f"over {OVERHEAD * 1000:.0f} ms: {added}"
+
+
+def _pairs(deployment: Session, gateway: Gateway) -> dict[str, Any]:
+    """Return what is asked from the gateway's own pod, by whom policies let its backends be called.
+
+    Raises:
+        NotSupported: No backend takes OpenAI's embeddings.
+    """
+    config = deployment.release.config
+    for name in gateway.capable[EMBEDDINGS]:
+        first = min(config["models"][name]["targets"], key=lambda one: int(one.get("order", 1)))
+        address = urlsplit(config["backends"][first["backend"]]["url"])
+        ask: dict[str, Any] = {
+            "path": "/v1/embeddings",
+            "headers": {"content-type": "application/json"},
+            "body": {"model": name, "input": "The river is high this morning."},
+        }
+        key = {"authorization": f"Bearer {gateway.key}"} if gateway.key else {}
+        return {
+            "rounds": PAIRS,
+            "direct": {
+                **ask,
+                "url": address.netloc,
+                "path": f"{address.path.rstrip('/')}/v1/embeddings",
+                "body": {**ask["body"], "model": first.get("model", name)},
+            },
+            "through": {**ask, "url": "127.0.0.1:8000", "headers": {**ask["headers"], **key}},
+        }
+    raise NotSupported("no model does embeddings")
