@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import time
@@ -42,6 +43,27 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def can_apt_install() -> bool:
+    """Say whether packages of a Debian-like system can be installed from here."""
+    return shutil.which("apt-get") is not None and os.geteuid() == 0
+
+
+def apt_install(names: Sequence[str]) -> None:
+    """Install packages of the distribution.
+
+    Raises:
+        BenchError: apt-get says no.
+    """
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for command in (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *names],
+    ):
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            raise BenchError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
 
 
 class Children:

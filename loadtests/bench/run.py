@@ -98,7 +98,7 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
     )
     began = time.monotonic()
     with Children(folder) as children:
-        setup = subjects.start(children, keys=COMPARE_KEYS, gateway=not options.no_gateway)
+        setup = subjects.start(children, say, keys=COMPARE_KEYS, gateway=not options.no_gateway)
         run = Run(setup=setup, plan=plan, say=say)
         measure_all(run, figures)
         if options.wrk:
@@ -107,6 +107,8 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
         f"Medians of {plan.rounds} rounds of {plan.seconds:g} s, one proxy at a time, each with a "
         f"core alone; other processes took {run.busiest():.0%} of the busier core (median)."
     )
+    if setup.gateway is not None:
+        footer += f" The gateway ran on {setup.python}."
     sys.stdout.write(f"{report.table(run.rows)}\n\n{footer}\n")
     say(f"took {time.monotonic() - began:.0f} s")
     if options.docs:
@@ -120,12 +122,13 @@ def _soak(options: argparse.Namespace, folder: Path) -> int:
     if options.requests < 1:
         raise BenchError("--requests: must be at least 1")
     with Children(folder) as children:
-        setup = subjects.start(children, keys=soak.KEYS, gateway=True, models=soak.MODELS)
+        setup = subjects.start(children, say, keys=soak.KEYS, gateway=True, models=soak.MODELS)
         points = soak.soak(setup, options.requests, say)
     rows = soak.rows(points)
     sys.stdout.write(report.table(rows) + "\n")
     if options.docs:
-        footer = f"Answers by status: {points[-1]['statuses']}; {points[-1]['callers_left']} left."
+        footer = f"Answers by status: {points[-1]['statuses']}; {points[-1]['callers_left']} left. "
+        footer += f"The gateway ran on {setup.python}."
         report.write_docs(options.docs, "soak", rows, footer)
     if options.json:
         report.write_json(options.json, rows, {"points": points})

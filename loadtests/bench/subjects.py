@@ -6,17 +6,19 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadtests.bench import interpreter
 from loadtests.bench.processes import (
     HARNESS_CORE,
     PROXY_CORE,
     BenchError,
     Children,
+    apt_install,
+    can_apt_install,
     family,
     free_port,
     get_json,
@@ -59,6 +61,8 @@ class Setup:
     nginx: Proxy
     gateway: Proxy | None
     children: Children
+    python: str
+    """What the gateway runs on, for the report."""
 
     @property
     def proxies(self) -> list[Proxy]:
@@ -104,20 +108,13 @@ def require_tools(say: Callable[[str], None]) -> None:
     if not missing:
         return
     names = " and ".join(missing)
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
+    if not can_apt_install():
         raise BenchError(
             f"{names} not found, and only root on a Debian-like system can install it from here: "
             f"install {names} with your package manager, then run this again"
         )
     say(f"installing {names} with apt-get")
-    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for command in (
-        ["apt-get", "update", "-qq"],
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
-    ):
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode:
-            raise BenchError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
+    apt_install(missing)
 
 
 def _tool(name: str) -> str | None:
@@ -138,8 +135,11 @@ def build_harness(folder: Path) -> tuple[Path, Path]:
     return folder / "upstream", folder / "load"
 
 
-def start(children: Children, *, keys: int, gateway: bool, models: int = 20) -> Setup:
+def start(
+    children: Children, say: Callable[[str], None], *, keys: int, gateway: bool, models: int = 20
+) -> Setup:
     """Start everything and wait until it answers."""
+    python = interpreter.for_gateway(say) if gateway else interpreter.own()
     upstream, load = build_harness(children.folder)
     ports = [free_port(), free_port()]
     upstream_pid = children.start(
@@ -155,8 +155,11 @@ def start(children: Children, *, keys: int, gateway: bool, models: int = 20) -> 
         upstream_pid=upstream_pid,
         direct=Proxy(name="direct", port=ports[0], stream_port=ports[0], pids=[]),
         nginx=start_nginx(children, ports),
-        gateway=start_gateway(children, ports, keys=keys, models=models) if gateway else None,
+        gateway=start_gateway(children, python.path, ports, keys=keys, models=models)
+        if gateway
+        else None,
         children=children,
+        python=python.name,
     )
 
 
@@ -210,7 +213,9 @@ http {{
 """
 
 
-def start_gateway(children: Children, upstreams: Sequence[int], *, keys: int, models: int) -> Proxy:
+def start_gateway(
+    children: Children, python: str, upstreams: Sequence[int], *, keys: int, models: int
+) -> Proxy:
     """Start the gateway with everything switched on, on the proxy's core."""
     file = children.folder / "gateway.yaml"
     file.write_text(
@@ -218,7 +223,7 @@ def start_gateway(children: Children, upstreams: Sequence[int], *, keys: int, mo
     )
     port = free_port()
     command = [
-        sys.executable,
+        python,
         "-m",
         "synapse_gateway",
         "serve",

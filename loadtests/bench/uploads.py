@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loadtests.bench import interpreter
 from loadtests.bench.processes import PROXY_CORE, BenchError, cpu_seconds, free_port
 from loadtests.bench.ratios import Aim, Row, Sense, Verdict
 from loadtests.bench.subjects import HERE
@@ -97,7 +97,7 @@ async def _measure(
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as upstream:
         port, pid = await asyncio.to_thread(
-            _start_gateway, children, upstream.sockets[0].getsockname()[1]
+            _start_gateway, children, say, upstream.sockets[0].getsockname()[1]
         )
         line = Line(rate)
         began, used = time.monotonic(), cpu_seconds([pid])
@@ -122,7 +122,9 @@ def _peak_rss(pid: int) -> int:
     raise BenchError(f"/proc/{pid}/status: has no VmHWM")
 
 
-def _start_gateway(children: Children, upstream: int) -> tuple[int, int]:
+def _start_gateway(
+    children: Children, say: Callable[[str], None], upstream: int
+) -> tuple[int, int]:
     """Start the gateway with the bounds that it has by itself."""
     config = {
         "auth": "anonymous",
@@ -131,7 +133,8 @@ def _start_gateway(children: Children, upstream: int) -> tuple[int, int]:
     file = children.folder / "uploads.yaml"
     file.write_text(json.dumps(config), encoding="utf-8")
     port = free_port()
-    command = [sys.executable, "-m", "synapse_gateway", "serve", "--config", str(file)]
+    python = interpreter.for_gateway(say).path
+    command = [python, "-m", "synapse_gateway", "serve", "--config", str(file)]
     environ = {
         "PYTHONPATH": str(HERE.parents[1] / "gateway"),
         "SYNAPSE_SPOOL_DIR": str(children.folder),
