@@ -11,7 +11,8 @@ FORGE_HOST ?= forge
 REMOTE_DIR ?= synapse
 GATEWAY_REMOTE_TAG ?=
 MANIFESTS ?= build/manifests
-export REGISTRY KUBECTL HELM NAMESPACE RELEASE VALUES GATEWAY_SECRETS_FILE FORGE_HOST REMOTE_DIR \
+# KUBECTL goes to scripts only if it was given: the targets of hack/cluster have a kubectl of their own.
+export REGISTRY HELM NAMESPACE RELEASE VALUES GATEWAY_SECRETS_FILE FORGE_HOST REMOTE_DIR \
 	GATEWAY_REMOTE_TAG MANIFESTS CONFIRM PURGE BUILDER
 
 components = infra ollama llm stt speaker audio terminal-feed-bus
