@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RELEASE = "synapse-argocd"
 """Namespace of the release; everything else is in `argocd`."""
-HEALS = 120.0
+HEALS = 300.0
 """Seconds that a manual change may last."""
 LOOKS = 10.0
 """Seconds in which nothing may happen."""
