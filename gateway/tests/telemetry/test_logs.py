@@ -41,7 +41,7 @@ class Log:
         self._sink = sink
 
     def handle(self, message: str, *arguments: object) -> None:
-        """Log past the handlers of the test runner, which take faults of a log call for its own."""
+        """Log past the test runner, which keeps texts, and takes faults of a call for its own."""
         record = logging.LogRecord("x", logging.ERROR, __file__, 1, message, arguments, None)
         self.logs._handler.handle(record)
 
@@ -126,7 +126,7 @@ def test_arguments_that_do_not_fit_lose_no_event(log: Log) -> None:
 
 
 def test_text_that_is_no_unicode_is_written_escaped(log: Log) -> None:
-    logging.getLogger("x").info("half a pair \ud800")
+    log.handle("half a pair \ud800")
     assert log.line["message"] == "half a pair \\ud800"
 
 
