@@ -44,13 +44,19 @@ api-doc: ## Write docs/API.md anew from the OpenAPI document
 
 ##@ Prove
 
-.PHONY: conformance
+.PHONY: conformance conformance-mutants
 CONFORMANCE_FLAGS ?=
 export PORT
 
 conformance: ## Look at a live deployment line by line (GATEWAY_URL, KUBECONFIG, CONFORMANCE_FLAGS=--disruptive)
 	$(install) test
 	@hack/conformance.sh $(CONFORMANCE_FLAGS)
+
+MUTANTS ?=
+
+conformance-mutants: ## Break a cluster's release in many ways, and see that the suite notices each
+	$(install) test
+	@hack/conformance-mutants.sh $(MUTANTS)
 
 ##@ Measure
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 CRAWL = 0.05
 """Seconds that a crawling pod runs at a time."""
+NOTICE = 1.0
+"""Seconds from the word to the cut of a node."""
 LIMIT = 3.0
 """Seconds in which a connection is made, or is not: policies drop, they do not reject."""
 RTM_NEWRULE, RTM_DELRULE = 32, 33
@@ -231,9 +233,12 @@ def heal(uid: str) -> None:
 
 
 def cut(seconds: str, spared: str) -> None:
-    """Drop what the node sends to others than its own pods, for so long."""
-    later(float(seconds), "mend", spared)
-    drop(spared)
+    """Drop what the node sends to others than its own pods, for so long.
+
+    It begins in a moment: who asks for it is to hear that it was done.
+    """
+    later(NOTICE, "isolate", spared)
+    later(NOTICE + float(seconds), "mend", spared)
 
 
 def pause(comm: str, seconds: str) -> list[int]:
@@ -263,6 +268,7 @@ VERBS: dict[str, Callable[..., object]] = {
     "expose": expose,
     "files": files,
     "cut": cut,
+    "isolate": drop,
     "mend": undrop,
     "pause": pause,
     "resume": resume,

@@ -80,7 +80,7 @@ class Lab:
             namespace: Where.
             name: Its name.
             command: What it runs.
-            more: More fields of its spec; `labels` and `security` (of its container) apart.
+            more: More fields of its spec; `labels`, and of its container `security` and `ports`.
         """
         security = more.pop("security", None) or {
             "runAsNonRoot": True,
@@ -96,6 +96,7 @@ class Lab:
             "image": self._release.image,
             "command": [*command],
             "securityContext": security,
+            "ports": more.pop("ports", []),
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
         }
         manifest = {
@@ -135,6 +136,15 @@ class Lab:
         """A pod of an application: its namespace is admitted to the gateway."""
         namespace = self.namespace(CALLERS, **{"synapse.io/access": "true"})
         return self.pod(namespace, "caller")
+
+    def caller_off(self, node: str) -> Object:
+        """Return such a pod on another node than one that is to be lost."""
+        if self.caller["spec"]["nodeName"] != node:
+            return self.caller
+        term = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [node]}
+        required = {"nodeSelectorTerms": [{"matchExpressions": [term]}]}
+        affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+        return self.pod(CALLERS, "caller-elsewhere", affinity=affinity)
 
     @functools.cached_property
     def stranger(self) -> Object:

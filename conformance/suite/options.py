@@ -80,6 +80,9 @@ def add(parser: pytest.Parser) -> None:
         default=[],
         help="look at lines whose id matches, such as 'network.*'; may be repeated",
     )
+    group.addoption(
+        "--required-only", action="store_true", help="look at the lines of --require alone"
+    )
     group.addoption("--report-dir", metavar="DIR", default=REPORT_DIR)
     group.addoption(
         "--disruptive",
@@ -117,14 +120,20 @@ def read(config: pytest.Config) -> Options:
     traffic = re.fullmatch(r"(\d+)x(\d+)", config.getoption("--traffic"))
     if not traffic:
         raise pytest.UsageError("--traffic: must be STREAMSxRATE, such as 20x20")
+    required = tuple(_required(config.getoption("--require")))
+    only = tuple(config.getoption("--only"))
+    if config.getoption("--required-only"):
+        if not required:
+            raise pytest.UsageError("--required-only: --require names no line")
+        only += required
     return Options(
         gateway_url=url,
         api_key=config.getoption("--api-key"),
         kubeconfig=kubeconfig,
         context=config.getoption("--context"),
         namespace=config.getoption("--namespace"),
-        require=tuple(_required(config.getoption("--require"))),
-        only=tuple(config.getoption("--only")),
+        require=required,
+        only=only,
         report_dir=Path(config.getoption("--report-dir")),
         disruptive=config.getoption("--disruptive"),
         streams=int(traffic[1]),

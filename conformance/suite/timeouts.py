@@ -30,6 +30,8 @@ NODE_NOTICED = 120.0
 """A node that is gone is found not ready, and its pods are replaced."""
 POD_GONE = 360.0
 """A pod has ended, its drain included."""
+DRAINED = 20.0
+"""A pod that was told to end has answered what it had begun, if no more came."""
 TRAFFIC_ENDS = 180.0
 """Requests that were begun have ended, or were given up."""
 POLICY = 30.0
