@@ -70,6 +70,8 @@ KEEP_ALIVE = 75
 BACKLOG = 4096
 LAST_WORDS = 2.0
 """Seconds that callers have to read why their requests, which outlasted the stop, were ended."""
+FAREWELL = 2.0
+"""Seconds after SIGTERM in which kept connections stay open though nothing is under way."""
 DEFAULT_VOICES = Path("/data/voices")
 """Directory of the library of voices, where `SYNAPSE_VOICE_LIBRARY_DIR` names no other."""
 GC_THRESHOLD = 20_000
@@ -299,16 +301,21 @@ class _Server(uvicorn.Server):
         """Serve until told to stop, then until what had begun has ended.
 
         The port stays open meanwhile: who asks hears that the gateway is not ready, and who comes
-        before that news has spread is served.
+        before that news has spread is served. So do kept connections, on which a request may be
+        on its way; its answer closes them (RFC 9112, 9.6).
         """
         await super().main_loop()
         if not self._gateway.draining:
             return
-        until = time.monotonic() + self._gateway.state.table.settings.limits.shutdown_grace
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
+        told = time.monotonic()
+        until = told + self._gateway.state.table.settings.limits.shutdown_grace
         begun = set(self.server_state.tasks)
-        while begun & self.server_state.tasks and time.monotonic() < until and not self.force_exit:
+
+        def awaits_some() -> bool:
+            kept = self.server_state.connections and time.monotonic() < told + FAREWELL
+            return bool(kept or begun & self.server_state.tasks)
+
+        while awaits_some() and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.1)
             await self.on_tick(0)  # keeps the date of answers right
         self.config.timeout_graceful_shutdown = max(1, round(until - time.monotonic()))

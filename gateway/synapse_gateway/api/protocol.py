@@ -235,6 +235,8 @@ class SynapseProtocol(HttpToolsProtocol):
                 self.expect_100_continue = True
         super().on_headers_complete()
         self._incomplete = self.cycle
+        if self.gateway.draining:
+            self.cycle.keep_alive = False
         # uvicorn stops reading behind a request that waits, and so would not see the caller leave
         self.flow.resume_reading()
 
@@ -260,7 +262,8 @@ class SynapseProtocol(HttpToolsProtocol):
             self,
             path,
             headers,
-            keep_alive=not version_1_0 and self.parser.should_keep_alive(),
+            keep_alive=not (version_1_0 or self.gateway.draining)
+            and self.parser.should_keep_alive(),
             takes_chunks=not version_1_0,
             uploads=uploads,
         )

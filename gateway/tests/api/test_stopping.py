@@ -153,7 +153,38 @@ async def test_what_was_served_while_stopping_is_logged_and_traced(tmp_path: Pat
 
 
 @pytest.mark.slow
-async def test_sigterm_ends_an_idle_gateway_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [CHAT, "/v1/models"])
+async def test_a_request_on_a_kept_connection_is_answered_and_closes_it(
+    tmp_path: Path, path: str
+) -> None:
+    body = json.dumps({**BODY, "stream": False}).encode() if path == CHAT else b""
+    method = "POST" if path == CHAT else "GET"
+    request = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    async with FaultyUpstream() as upstream, serving(tmp_path, upstream) as gateway:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"}")
+        upstream.queue(scripts.held())
+        async with wire.open_stream(gateway.url, CHAT, BODY) as stream:
+            await stream.next_chunk()
+            gateway.terminate()
+            async with asyncio.timeout(TIMEOUT):
+                while (await readiness(gateway.url)) == 200:
+                    pass
+                await asyncio.sleep(0.5)  # by now what closes idle connections would have done so
+                writer.write(request + body)
+                answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            assert answer.endswith(b"}"), answer
+            upstream.gate("go").set()
+            await stream.read_rest()
+        writer.close()
+        assert await gateway.ended() == 0
+
+
+@pytest.mark.slow
+async def test_sigterm_ends_a_gateway_whose_connections_are_idle(tmp_path: Path) -> None:
     async with FaultyUpstream() as upstream, serving(tmp_path, upstream) as gateway:
         host, port = gateway.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, port)
