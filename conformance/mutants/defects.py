@@ -202,7 +202,7 @@ DEFECTS = (
     Defect(
         "false-done",
         "a stream that breaks ends with [DONE], without an error",
-        "failover.process-killed",
+        "failover.cut-mid-stream",
         false_done,
     ),
 )
