@@ -101,8 +101,7 @@ class Rendered:
     """
 
     def __init__(self, deployment: Session) -> None:
-        manifest = deployment.release.stored.get("manifest", "")
-        self._objects = [one for one in yaml.safe_load_all(manifest) if one]
+        self._objects = deployment.release.objects
 
     def _of(self, kind: str) -> list[dict[str, Any]]:
         return [one for one in self._objects if one["kind"] == kind]

@@ -48,6 +48,12 @@ class Release:
         return _decode(ours[-1]) if ours else {}
 
     @functools.cached_property
+    def objects(self) -> list[dict[str, Any]]:
+        """The objects that the chart has rendered, as Helm has stored them."""
+        manifest = self.stored.get("manifest", "")
+        return [one for one in yaml.safe_load_all(manifest) if one]
+
+    @functools.cached_property
     def values(self) -> dict[str, Any]:
         """The values that are in effect: the chart's defaults and what was given over them."""
         defaults = self.stored.get("chart", {}).get("values", {})

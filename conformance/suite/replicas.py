@@ -20,8 +20,7 @@ def await_replicas(cluster: Cluster, seconds: float = RECOVERY) -> list[Object]:
     wanted = cluster.get("Deployment", GATEWAY)["spec"]["replicas"]
 
     def look() -> list[Object] | None:
-        every = cluster.all("Pod", None, f"app.kubernetes.io/name={GATEWAY}")
-        pods = [pod for pod in every if "deletionTimestamp" not in pod["metadata"]]
+        pods = cluster.pods(GATEWAY)
         good = len(pods) >= wanted and all(map(is_ready, pods))
         return pods if good else None
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from conformance.suite.lines import NotSupported
 from conformance.suite.timeouts import RECOVERY, eventually
@@ -59,9 +57,8 @@ class Team:
         Raises:
             NotSupported: The release does not bring any.
         """
-        job = next(
-            (one for one in self._rendered("Job") if "pull" in one["metadata"]["name"]), None
-        )
+        jobs = (one for one in self._deployment.release.objects if one["kind"] == "Job")
+        job = next((one for one in jobs if "pull" in one["metadata"]["name"]), None)
         if job is None:
             raise NotSupported("the release's Ollama gets its models from elsewhere")
         spec = copy.deepcopy(job["spec"]["template"]["spec"])
@@ -120,7 +117,3 @@ class Team:
         found = self._cluster.get("ConfigMap", name)
         meta = {"name": name, "namespace": self.name}
         self._cluster.apply({"kind": "ConfigMap", "metadata": meta, "data": found["data"]})
-
-    def _rendered(self, kind: str) -> list[dict[str, Any]]:
-        manifest = self._deployment.release.stored.get("manifest", "")
-        return [one for one in yaml.safe_load_all(manifest) if one and one["kind"] == kind]

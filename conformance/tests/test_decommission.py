@@ -21,7 +21,7 @@ from conformance.suite.traffic import Plan, flowing, ollama_shape
 from synapse_gateway.decommission.find import repository
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from conformance.suite.lines import Evidence
     from conformance.suite.session import Session
@@ -151,20 +151,39 @@ def _ask(move: Move, team: Team, method: str, path: str, body: dict[str, str]) -
     assert done.code == 0, done.error
 
 
-@line("decommission.move", "Instances become aliases and are stopped, and no request is lost")
-def test_they_move(move: Move, evidence: Evidence) -> None:
+def under_traffic(
+    move: Move, flag: str, done: str, settled: Callable[[], object] = lambda: None
+) -> list[Result]:
+    """Run the command with a flag while the teams' applications call, and return what they saw.
+
+    Args:
+        move: Who moves.
+        flag: The flag, and the mark of its beginning.
+        done: The mark of its end.
+        settled: Returns when what the command has begun is over.
+    """
     with ExitStack() as stack:
         flows = move.flowing(stack)
         for flow in flows:
             flow.flow(SETTLE)
-            flow.mark("apply")
-        done = move.command("--apply")
-        assert done.returncode == 0, done.stderr
+            flow.mark(flag)
+        ended = move.command(f"--{flag}")
+        assert ended.returncode == 0, ended.stderr
         for flow in flows:
-            flow.mark("applied")
-        eventually("their pods are gone", lambda: _stopped(move), RECOVERY)
+            flow.mark(done)
+        settled()
         flows[0].flow(SETTLE)
-        results = [flow.stop() for flow in flows]
+        return [flow.stop() for flow in flows]
+
+
+@line("decommission.move", "Instances become aliases and are stopped, and no request is lost")
+def test_they_move(move: Move, evidence: Evidence) -> None:
+    results = under_traffic(
+        move,
+        "apply",
+        "applied",
+        lambda: eventually("their pods are gone", lambda: _stopped(move), RECOVERY),
+    )
     tell(move, results, evidence)
     for team, result in zip(move.teams, results, strict=True):
         assert team.service()["spec"].get("externalName"), f"{team.name}: no alias"
@@ -177,17 +196,7 @@ def test_they_move(move: Move, evidence: Evidence) -> None:
 def test_they_move_back(move: Move, evidence: Evidence) -> None:
     if any(team.replicas() for team in move.teams):
         raise NotSupported("they did not move")
-    with ExitStack() as stack:
-        flows = move.flowing(stack)
-        for flow in flows:
-            flow.flow(SETTLE)
-            flow.mark("undo")
-        done = move.command("--undo")
-        assert done.returncode == 0, done.stderr
-        for flow in flows:
-            flow.mark("undone")
-        flows[0].flow(SETTLE)
-        results = [flow.stop() for flow in flows]
+    results = under_traffic(move, "undo", "undone")
     tell(move, results, evidence)
     for team, result in zip(move.teams, results, strict=True):
         assert "externalName" not in team.service()["spec"], f"{team.name}: still an alias"

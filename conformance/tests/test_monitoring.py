@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from conformance.suite.lines import Evidence
     from conformance.suite.scene import Scene
     from conformance.suite.session import Session
-    from conformance.suite.traffic import Plan
+    from conformance.suite.traffic import Plan, Result
 
 FALLBACK = "FallbackRateHigh"
 
@@ -101,6 +101,15 @@ def scene(deployment: Session) -> Scene:
     return scenes.find(deployment)
 
 
+def none_lost(evidence: Evidence, *results: Result) -> None:
+    """Write down what callers saw, and hold it against what is promised."""
+    for one in results:
+        evidence("requests", len(one.answers))
+        evidence("lost", len(one.lost))
+        evidence.charts.append(one.course())
+        assert not one.lost, one.why_lost()
+
+
 @line("monitoring.fallback-alert", "The fallback alert fires while a fallback answers, and ends")
 def test_the_fallback_alert(scene: Scene, prometheus: Prometheus, evidence: Evidence) -> None:
     deployment = scene.deployment
@@ -131,11 +140,7 @@ def test_the_fallback_alert(scene: Scene, prometheus: Prometheus, evidence: Evid
         traffic.mark("resolved")
         after = traffic.stop()
     evidence("resolved after", f"{after.at('resolved') - after.at('first choice back'):.0f} s")
-    for one in (result, after):
-        evidence("requests", len(one.answers))
-        evidence("lost", len(one.lost))
-        evidence.charts.append(one.course())
-        assert not one.lost, one.why_lost()
+    none_lost(evidence, result, after)
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +246,4 @@ def test_the_gateway_scales(deployment: Session, evidence: Evidence) -> None:
         traffic.mark("fewer")
         after = traffic.stop()
     evidence("scaled in after", f"{after.at('fewer') - after.at('less load'):.0f} s")
-    for one in (result, after):
-        evidence("requests", len(one.answers))
-        evidence("lost", len(one.lost))
-        evidence.charts.append(one.course())
-        assert not one.lost, one.why_lost()
+    none_lost(evidence, result, after)

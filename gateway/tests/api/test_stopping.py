@@ -52,6 +52,14 @@ class Gateway:
     def terminate(self) -> None:
         self.running.send_signal(signal.SIGTERM)
 
+    async def kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection on which a request has been answered."""
+        host, port = self.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"}")
+        return reader, writer
+
     async def ended(self) -> int:
         """Wait for its end, and return its exit code."""
         async with asyncio.timeout(TIMEOUT):
@@ -161,10 +169,7 @@ async def test_a_request_on_a_kept_connection_is_answered_and_closes_it(
     method = "POST" if path == CHAT else "GET"
     request = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     async with FaultyUpstream() as upstream, serving(tmp_path, upstream) as gateway:
-        host, port = gateway.url.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
-        await reader.readuntil(b"}")
+        reader, writer = await gateway.kept()
         upstream.queue(scripts.held())
         async with wire.open_stream(gateway.url, CHAT, BODY) as stream:
             await stream.next_chunk()
@@ -186,10 +191,7 @@ async def test_a_request_on_a_kept_connection_is_answered_and_closes_it(
 @pytest.mark.slow
 async def test_sigterm_ends_a_gateway_whose_connections_are_idle(tmp_path: Path) -> None:
     async with FaultyUpstream() as upstream, serving(tmp_path, upstream) as gateway:
-        host, port = gateway.url.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
-        await reader.readuntil(b"\r\n\r\n")
+        _, writer = await gateway.kept()
         gateway.terminate()
         assert await gateway.ended() == 0
         writer.close()
