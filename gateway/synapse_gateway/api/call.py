@@ -277,6 +277,10 @@ class Call:
         """Send bytes of the body in the chunks that they came in."""
         self.protocol.write(raw if self._chunked else b"".join(chunks))
 
+    def sender(self) -> Callable[[bytes], None] | None:
+        """Return what sends bytes that are in chunks already; None if the answer is not."""
+        return self.protocol.write if self._chunked else None
+
     def finish(self) -> None:
         """End the body properly."""
         if self.gone:

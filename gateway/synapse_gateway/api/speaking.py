@@ -109,6 +109,9 @@ class _Taking:
         """Note a refusal."""
         self.refused = Refused(status, headers, body)
 
+    def sender(self) -> None:
+        """Want every part of the sound brought by `write` or `pass_on`."""
+
     def finish(self) -> None:
         """Note the end of a sentence, which is not the end of all."""
 

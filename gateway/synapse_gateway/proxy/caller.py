@@ -39,6 +39,11 @@ class Caller(Protocol):
             chunks: What is in them.
         """
 
+    def sender(self) -> Callable[[bytes], None] | None:
+        """Return what sends bytes of the body that have the framing of chunks already; None if this
+        caller gets no chunks. Asked for when the answer has begun.
+        """
+
     def finish(self) -> None:
         """End the body properly."""
 

@@ -47,6 +47,13 @@ class Receiver(Protocol):
     def on_body(self, data: bytes) -> None:
         """Take the next bytes of the body, as they arrived."""
 
+    def relay(self, raw: bytes) -> bool:
+        """Take a read of the body that begins at the beginning of a chunk, if that is simple.
+
+        Returns:
+            Whether it was; if not, what is in the read comes by the other callbacks.
+        """
+
     def on_chunks(self, raw: bytes, chunks: list[bytes]) -> None:
         """Take the next bytes of the body, as they arrived in whole chunks.
 
@@ -228,20 +235,23 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; finish the exchange only when nothing follows the response."""
-        if self._receiver is None:
+        receiver = self._receiver
+        if receiver is None:
             self._shut()
             return
-        if not self._seen:
+        if self._chunk_over:
+            if receiver.relay(data):
+                return
+            chunks = whole_chunks(data)
+            if chunks is not None:
+                receiver.on_chunks(data, chunks)
+                return
+        elif not self._seen:
             if self._posted == self._outbox.turn:
                 # the request has not left yet: whatever this answers, it is not that
                 self._break(Broken.STALE if self.used else Broken.MALFORMED)
                 return
             self._seen = True
-        elif self._chunk_over:
-            chunks = whole_chunks(data)
-            if chunks is not None:
-                self._receiver.on_chunks(data, chunks)
-                return
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:

@@ -25,7 +25,7 @@ class Meaning(enum.Enum):
     MALFORMED = "malformed"
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     """Tokens of a request, by whichever names the dialect gives them."""
 
     prompt_tokens: int | None = None
@@ -64,12 +64,18 @@ class Dialect(Protocol):
         """Say what an event is by its data and its name."""
         ...
 
+    def plain(self, data: bytes, /) -> bool:
+        """Count an unnamed event that is content and tells nothing else; say whether it is one. Any
+        other is not counted: `read` says what it is.
+        """
+        ...
+
     def error_event(self, error: dict[str, Any]) -> bytes:
         """Return an error object as an event of this dialect."""
         ...
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
@@ -79,14 +85,14 @@ class _Delta(msgspec.Struct):
     audio: Any = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: Usage | None = None
     error: Any = None
@@ -105,6 +111,10 @@ class _Counting:
         self.tokens_out = 0
         self.content_events = 0
         self.finished = False
+
+    def plain(self, _data: bytes, /) -> bool:
+        """Leave every event to `read`."""
+        return False
 
     def note(self, usage: Usage) -> None:
         """Keep the figures that are there; later ones replace earlier ones."""
@@ -145,11 +155,29 @@ class ChatDialect(_Counting):
             return Meaning.ERROR
         return Meaning.OTHER if chunk.usage is None else Meaning.USAGE
 
+    def plain(self, data: bytes, /) -> bool:
+        """Count a chunk that holds content of one choice and tells nothing else; say whether it is
+        one.
+        """
+        try:
+            chunk = _decode_chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        choices = chunk.choices
+        if not choices or len(choices) > 1 or chunk.usage is not None or chunk.error is not None:
+            return False
+        choice = choices[0]
+        if choice.finish_reason or not _has_content(choice):
+            return False
+        self._open.add(choice.index)
+        self.content_events += 1
+        self.finished = False
+        return True
+
     def _choices(self, choices: list[_Choice]) -> Meaning:
         meaning = Meaning.OTHER
         for choice in choices:
-            delta = choice.delta
-            if choice.text or (delta is not None and _has_content(delta)):
+            if _has_content(choice):
                 self._open.add(choice.index)
                 self.content_events += 1
                 meaning = Meaning.CONTENT
@@ -182,15 +210,22 @@ class ChatDialect(_Counting):
         return b"data: " + _encode({"error": error}) + b"\n\n"
 
 
-def _has_content(delta: _Delta) -> bool:
+def _has_content(choice: _Choice) -> bool:
+    delta = choice.delta
     return bool(
-        delta.content
-        or delta.tool_calls
-        or delta.reasoning_content
-        or delta.reasoning
-        or delta.refusal
-        or delta.function_call
-        or delta.audio
+        choice.text
+        or (
+            delta is not None
+            and (
+                delta.content
+                or delta.tool_calls
+                or delta.reasoning_content
+                or delta.reasoning
+                or delta.refusal
+                or delta.function_call
+                or delta.audio
+            )
+        )
     )
 
 

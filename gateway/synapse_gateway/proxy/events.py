@@ -14,6 +14,8 @@ from typing import NamedTuple
 _END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
+FIELD_BYTES = len(b"data: \n\n")
+"""What an event of one line of data has besides that."""
 
 
 class EventTooLarge(Exception):
@@ -96,6 +98,30 @@ class EventCutter:
     def last(self) -> Event:
         """Return what is left at the end of the body as if an empty line followed."""
         return parse_event(self.rest)
+
+
+def framed_event(read: bytes) -> bytes | None:
+    """Return the data of an event that is all of an HTTP chunk that is all of a read.
+
+    An engine sends one token so, which makes this the shape of nearly every read of a stream. It is
+    what taking apart first the chunk (RFC 9112, 7.1) and then the event comes to.
+
+    Args:
+        read: What begins at the beginning of a chunk.
+
+    Returns:
+        The event's only line of data; None if the read is anything else, or may be.
+    """
+    at = read.find(b"\r\ndata: ")
+    last = len(read) - 4
+    if (
+        read[:at] == b"%x" % (last - at)
+        and read.endswith(b"\n\n\r\n")
+        and read.find(b"\n", at + 2) == last
+        and read.find(b"\r", at + 1) == last + 2
+    ):
+        return read[at + 8 : last] or None
+    return None
 
 
 def _parse_lf(raw: bytes) -> Event:

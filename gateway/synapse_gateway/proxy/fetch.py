@@ -38,6 +38,9 @@ class _Collector:
         else:
             self._fail("too large an answer")
 
+    def relay(self, _raw: bytes) -> bool:
+        return False
+
     def on_chunks(self, _raw: bytes, chunks: list[bytes]) -> None:
         self.on_body(b"".join(chunks))
 

@@ -32,7 +32,7 @@ class Outbox:
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._call_soon = call_soon
-        self._kept: list[tuple[asyncio.WriteTransport, list[bytes]]] = []
+        self._kept: list[tuple[asyncio.WriteTransport, bytes | list[bytes]]] = []
         self.turn = 0
         """Number of flushes so far: what was posted in this turn is not yet written."""
 
@@ -42,25 +42,29 @@ class Outbox:
         if not kept:
             self._call_soon(self.flush)
         elif kept[-1][0] is transport:
-            kept[-1][1].append(data)
+            before = kept[-1][1]
+            if isinstance(before, list):
+                before.append(data)
+            else:
+                kept[-1] = (transport, [before, data])
             return
         elif len(kept) >= BATCH:
             self.flush()
             kept = self._kept
-        kept.append((transport, [data]))
+        kept.append((transport, data))
 
     def flush(self) -> None:
         """Write what is kept."""
         self.turn += 1
         kept, self._kept = self._kept, []
-        for transport, parts in kept:
+        for transport, data in kept:
             if transport.is_closing():
                 continue
             try:
-                if len(parts) == 1:
-                    transport.write(parts[0])
+                if isinstance(data, list):
+                    transport.writelines(data)
                 else:
-                    transport.writelines(parts)
+                    transport.write(data)
             except Exception:  # noqa: BLE001 - whatever it is
                 # one that cannot be written to must not cost the others their bytes
                 _log.exception("could not write to %r", transport)

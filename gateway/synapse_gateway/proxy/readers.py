@@ -77,6 +77,14 @@ class StreamReader:
         self.quiet = False
         """Whether the last bytes were comments only, which say nothing of the model."""
 
+    def plain(self, data: bytes) -> bool:
+        """Read the data of an event that came alone, if it is content and tells nothing else.
+
+        Returns:
+            Whether it was that: then it is sent on as it is. Any other is not read yet.
+        """
+        return not self._cutter.rest and self.dialect.plain(data)
+
     def feed(self, data: bytes) -> bytes:
         """Return what may be sent on now: whole events, up to a failing one."""
         read = self.dialect.read

@@ -67,10 +67,13 @@ def test_a_streamed_answer_is_chunked() -> None:
     call.start(200, list(HEADERS), None, b"")
     call.write(b"one")
     call.pass_on(b"3\r\ntwo\r\n", [b"two"])
+    send = call.sender()
+    assert send is not None
+    send(b"5\r\nthree\r\n")
     call.finish()
     assert protocol.transport.written == (
         b"HTTP/1.1 200 X\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
-        b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+        b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n"
     )
     assert (protocol.completed, protocol.transport.closed) == (1, False)
     assert call.started
@@ -81,6 +84,7 @@ def test_an_answer_of_known_length_is_not_chunked() -> None:
     call = call_on(protocol, keep_alive=False)
     call.start(200, list(HEADERS), 6, b"one")
     call.pass_on(b"1\r\nt\r\n2\r\nwo\r\n", [b"t", b"wo"])
+    assert call.sender() is None
     call.finish()
     assert protocol.transport.written.endswith(
         b"content-length: 6\r\nconnection: close\r\n\r\nonetwo"

@@ -100,6 +100,8 @@ class Recorder:
         self.headers: Headers = []
         self.parts: list[bytes] = []
         self.framed: list[bytes] = []
+        self.relays = False
+        self.relayed: list[bytes] = []
         self.endings: list[str | Broken] = []
 
     @property
@@ -115,6 +117,12 @@ class Recorder:
         assert self.status
         assert not self.endings
         self.parts.append(data)
+
+    def relay(self, raw: bytes) -> bool:
+        if not self.relays:
+            return False
+        self.relayed.append(raw)
+        return True
 
     def on_chunks(self, raw: bytes, chunks: list[bytes]) -> None:
         assert raw == b"".join(map(chunk, chunks))
@@ -167,6 +175,13 @@ class FakeCaller(Caller):
         self.framed.append(raw)
         for data in chunks:
             self.write(data)
+
+    def sender(self) -> Callable[[bytes], None] | None:
+        return self._send if self.length is None else None
+
+    def _send(self, raw: bytes) -> None:
+        _, _, data = raw.removesuffix(b"\r\n").partition(b"\r\n")
+        self.pass_on(raw, [data])
 
     def finish(self) -> None:
         self._end("finished")

@@ -12,7 +12,7 @@ from synapse_gateway.config.settings import Backend, Limits, Model, Settings, Ta
 from synapse_gateway.errors import Unavailable
 from synapse_gateway.proxy import attempt as module
 from synapse_gateway.proxy.attempt import AFTER_END, Attempt
-from synapse_gateway.proxy.connection import Broken
+from synapse_gateway.proxy.connection import Broken, whole_chunks
 from synapse_gateway.proxy.deadlines import Deadlines
 from synapse_gateway.proxy.dialects import OllamaDialect
 from synapse_gateway.proxy.events import EventCutter
@@ -85,6 +85,14 @@ class Trial:
     def chunks(self, *chunks: bytes) -> None:
         self.attempt.on_chunks(b"".join(map(chunk, chunks)), list(chunks))
 
+    def reads(self, *reads: bytes) -> None:
+        """Let reads arrive that are whole chunks, as a connection hands them on."""
+        for read in reads:
+            if not self.attempt.relay(read):
+                chunks = whole_chunks(read)
+                assert chunks is not None
+                self.attempt.on_chunks(read, chunks)
+
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
         self.attempt.check(self.clock.now)
@@ -140,6 +148,83 @@ async def test_whole_chunks_keep_their_framing(clock: Clock) -> None:
     assert trial.caller.parts == [ROLE + WORDS, WORDS, FINISH, DONE]
     assert trial.request.record.bytes_out == len(trial.caller.body)
     assert (trial.record.last_byte, trial.outcome) == (clock.now, Outcome.OK)
+
+
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4}}\n\n'
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param((ROLE, WORDS, WORDS, FINISH, USAGE, DONE), id="whole"),
+        pytest.param((WORDS, WORDS, FINISH, WORDS, FINISH, DONE, WORDS), id="behind-the-end"),
+        pytest.param((WORDS, b": ping\n\n", WORDS, FINISH, DONE), id="comment"),
+        pytest.param((WORDS, WORDS[:9], WORDS[9:], WORDS, FINISH, DONE), id="parts"),
+        pytest.param((WORDS, WORDS[:9], WORDS, FINISH, DONE), id="half"),
+        pytest.param((WORDS, WORDS), id="cut"),
+        pytest.param((WORDS, WORDS, b'data: {"error":{"message":"no"}}\n\n'), id="error"),
+        pytest.param((WORDS, WORDS, b"data: {\n\n"), id="malformed"),
+    ],
+)
+async def test_a_read_of_one_event_is_relayed_as_all_others_are_passed(
+    clock: Clock, events: tuple[bytes, ...]
+) -> None:
+    relayed, passed = (Trial(clock, stream=True, strip_usage=True) for _ in range(2))
+    for trial in (relayed, passed):
+        trial.head()
+    for event in events:
+        clock.now += 1
+        relayed.reads(chunk(event))
+        passed.chunks(event)
+    for trial in (relayed, passed):
+        if trial.outcome is None:
+            trial.attempt.on_end()
+    assert relayed.caller.parts == passed.caller.parts
+    assert relayed.caller.framed == passed.caller.framed
+    assert relayed.caller.ending == passed.caller.ending
+    assert relayed.outcome is passed.outcome
+    assert relayed.record == passed.record
+    assert relayed.request.record == passed.request.record
+
+
+async def test_only_what_is_sent_on_as_it_came_is_relayed(clock: Clock) -> None:
+    event = chunk(WORDS)
+    trial = Trial(clock, stream=True)
+    assert not trial.attempt.relay(event)
+    trial.head()
+    assert not trial.attempt.relay(event)
+    trial.chunks(WORDS)
+    assert trial.attempt.relay(event)
+    assert trial.caller.framed == [event]
+
+
+async def test_lines_are_not_relayed_as_events(clock: Clock) -> None:
+    trial = Trial(clock, stream=True, dialect=OllamaDialect)
+    trial.head(headers=[(b"content-type", b"application/x-ndjson")])
+    trial.chunks(b'{"response":"a"}\n')
+    assert not trial.attempt.relay(chunk(b'{"response":"a"}\n'))
+    assert not trial.attempt.relay(chunk(WORDS))
+
+
+async def test_a_caller_who_gets_no_chunks_is_relayed_none(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.caller.sender = lambda: None  # type: ignore[method-assign]
+    trial.head()
+    trial.reads(chunk(WORDS), chunk(WORDS))
+    assert not trial.attempt.relay(chunk(WORDS))
+    assert trial.caller.parts == [WORDS, WORDS]
+
+
+async def test_a_relayed_event_is_a_sign_of_life(clock: Clock) -> None:
+    trial = Trial(clock, stream=True)
+    trial.head()
+    trial.reads(chunk(WORDS))
+    for _ in range(3):
+        trial.wait(TIMEOUTS.between_tokens - 1)
+        trial.reads(chunk(WORDS))
+    assert trial.outcome is None
+    trial.wait(TIMEOUTS.between_tokens)
+    assert trial.outcome is Outcome.STALLED
 
 
 async def test_of_whole_chunks_that_change_the_others_stay_what_they_are(clock: Clock) -> None:

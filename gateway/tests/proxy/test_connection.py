@@ -526,6 +526,35 @@ def test_a_receiver_may_leave_within_its_callback(callback: str, data: bytes) ->
     assert not wire.idle
 
 
+def test_a_read_that_the_receiver_relays_is_not_looked_at() -> None:
+    wire = Wire()
+    wire.receiver.relays = True
+    wire.connection.data_received(CHUNKED_HEAD + chunk(b"first") + b"5\r")
+    # not at the beginning of a chunk
+    wire.connection.data_received(b"\nother\r\n")
+    wire.connection.data_received(b"whatever it is")
+    wire.receiver.relays = False
+    wire.connection.data_received(chunk(b"last") + LAST)
+    assert wire.receiver.relayed == [b"whatever it is"]
+    assert (wire.receiver.body, wire.receiver.endings) == (b"firstotherlast", ["end"])
+    assert wire.reusable
+
+
+def test_a_receiver_may_leave_as_it_relays() -> None:
+    wire = Wire()
+    wire.feed(CHUNKED_HEAD + chunk(b"first"))
+
+    def leave(raw: bytes) -> bool:
+        wire.connection.abort()
+        return bool(raw)
+
+    wire.receiver.relay = leave  # type: ignore[method-assign]
+    wire.connection.data_received(chunk(b"second"))
+    wire.connection.data_received(chunk(b"third"))
+    assert (wire.receiver.body, wire.receiver.endings) == (b"first", [])
+    assert wire.transport.aborted
+
+
 def test_a_receiver_may_leave_as_it_takes_whole_chunks() -> None:
     wire = Wire()
     wire.receiver.on_chunks = lambda *_: wire.connection.abort()  # type: ignore[method-assign]

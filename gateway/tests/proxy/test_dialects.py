@@ -77,6 +77,58 @@ def test_what_a_chunk_is(value: Any, meaning: Meaning) -> None:
     assert read(ChatDialect(), value) is meaning
 
 
+PLAIN = (
+    choice(content="a"),
+    choice(content=[{"type": "text"}]),
+    choice(7, content="a", role="assistant"),
+    choice(reasoning_content="hm"),
+    choice(tool_calls=[{"index": 0}]),
+    {"choices": [{"index": 0, "text": "a"}]},
+)
+NOT_PLAIN: tuple[Any, ...] = (
+    choice(content=""),
+    choice(role="assistant"),
+    choice(content="a", finish="stop"),
+    {"choices": [*choice(0, content="a")["choices"], *choice(1, finish="stop")["choices"]]},
+    choice(content="a") | {"usage": {"prompt_tokens": 9}},
+    choice(content="a") | {"error": {"message": "no"}},
+    {"choices": []},
+    {"choices": [{"index": 0}]},
+    {"choices": "odd"},
+    b"[DONE]",
+    b"{",
+    b'{"choices": [{"delta": {"content": "\xff"}}]}',
+)
+
+
+@pytest.mark.parametrize("before", [(), (choice(content="a"), choice(finish="stop"))])
+@pytest.mark.parametrize("value", [*PLAIN, *NOT_PLAIN])
+def test_a_plain_chunk_is_counted_as_by_reading_it(value: Any, before: tuple[Any, ...]) -> None:
+    """And one that is not plain is not counted before it is read."""
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    dialect, other = ChatDialect(), ChatDialect()
+    for chunk in before:
+        read(dialect, chunk)
+        read(other, chunk)
+    plain = dialect.plain(data)
+    assert plain is (value in PLAIN)
+    meaning = CONTENT if plain else dialect.read(data)
+    assert meaning is other.read(data)
+    assert state(dialect) == state(other)
+    for dialect_ in (dialect, other):
+        read(dialect_, choice(finish="stop"))
+    assert state(dialect) == state(other)
+
+
+def state(dialect: Dialect) -> tuple[int, int, int, bool]:
+    return dialect.tokens_in, dialect.tokens_out, dialect.content_events, dialect.finished
+
+
+@pytest.mark.parametrize("dialect", [ResponsesDialect, MessagesDialect, AudioDialect])
+def test_of_other_streams_no_event_is_plain(dialect: type[Dialect]) -> None:
+    assert not dialect().plain(b'{"type":"speech.audio.delta"}')
+
+
 def test_an_event_called_error_is_one() -> None:
     assert read(ChatDialect(), {"message": "no"}, b"error") is ERROR
 

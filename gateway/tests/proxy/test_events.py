@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synapse_gateway.proxy.events import Event, EventCutter, EventTooLarge, LineCutter, parse_event
+from synapse_gateway.proxy.connection import whole_chunks
+from synapse_gateway.proxy.events import (
+    Event,
+    EventCutter,
+    EventTooLarge,
+    LineCutter,
+    framed_event,
+    parse_event,
+)
+from tests.proxy.support import chunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,6 +173,49 @@ def test_an_event_alone_is_the_only_one(data: bytes) -> None:
 )
 def test_the_plainest_events_are_told_at_once(data: bytes, alone: bytes | None) -> None:
     assert EventCutter(LIMIT).alone(data) == alone
+
+
+def chunk_and_event(read: bytes) -> bytes | None:
+    """Return what taking apart first the chunk and then the event comes to."""
+    chunks = whole_chunks(read)
+    return EventCutter(LIMIT).alone(chunks[0]) if chunks and len(chunks) == 1 else None
+
+
+ALONE = st.one_of(
+    st.binary(max_size=40),
+    st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\ndata: ", b" "]), max_size=5).map(b"".join),
+).map(lambda line: chunk(b"data: " + line + b"\n\n"))
+
+
+@given(read=st.one_of(ALONE, STREAMS.filter(bool).map(chunk), st.lists(ALONE).map(b"".join)))
+def test_an_event_in_a_chunk_of_its_own_is_told_in_one_step(read: bytes) -> None:
+    assert framed_event(read) == chunk_and_event(read)
+
+
+FRAMED = chunk(b'data: {"a":1}\n\n')
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(FRAMED[:-1], id="cut"),
+        pytest.param(FRAMED + b"\r\n", id="and-an-empty-line"),
+        pytest.param(FRAMED + FRAMED, id="two"),
+        pytest.param(b"0\r\n\r\n", id="the-last-chunk"),
+        pytest.param(FRAMED.replace(b"f", b"F", 1), id="size-in-upper-case"),
+        pytest.param(b"0" + FRAMED, id="a-zero-before-the-size"),
+        pytest.param(FRAMED.replace(b"\r\n", b";a=b\r\n", 1), id="an-extension"),
+        pytest.param(FRAMED.replace(b"f", b"e", 1), id="another-size"),
+        pytest.param(chunk(b"data:1\n\n"), id="no-blank"),
+        pytest.param(chunk(b": ping\n\n"), id="a-comment"),
+        pytest.param(chunk(b"event: a\ndata: b\n\n"), id="a-name"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_anything_else_is_no_event_in_a_chunk_of_its_own(read: bytes) -> None:
+    assert FRAMED.startswith(b"f\r\n")
+    assert framed_event(FRAMED) == b'{"a":1}'
+    assert framed_event(read) is None
 
 
 def test_an_event_behind_half_of_another_is_not_alone() -> None:

@@ -107,6 +107,7 @@ async def test_an_answer_too_large_is_an_error(
 async def test_an_answer_in_chunks_comes_whole() -> None:
     collector = module._Collector()
     collector.on_head(200, [])
+    assert not collector.relay(b"1\r\na\r\n")
     collector.on_chunks(b"1\r\na\r\n2\r\nbc\r\n", [b"a", b"bc"])
     collector.on_body(b"d")
     collector.on_end()
