@@ -51,7 +51,11 @@ QUANTITY: Final = r"[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([KMGTPE]i|[mkMGTPE]|[e
 BUILT_IN_GROUP: Final = re.compile(r"[a-z]*|[a-z.]+\.k8s\.io")
 
 
-class StrictLoader(yaml.SafeLoader):
+# libyaml's where it is there: the same result, ten times as fast.
+SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class StrictLoader(SAFE_LOADER):  # type: ignore[misc]
     """YAML's safe subset, with a key that appears twice in one mapping refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -64,11 +68,17 @@ class StrictLoader(yaml.SafeLoader):
                     None, None, f"the key '{key}' appears twice", key_node.start_mark
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+class DefinitionLoader(SAFE_LOADER):  # type: ignore[misc]
+    """YAML's safe subset, for definitions that others wrote."""
 
 
 # PyYAML reads a bare "=" (seen in definitions' enums) as a tag it cannot construct.
-StrictLoader.add_constructor("tag:yaml.org,2002:value", lambda _, node: node.value)
+for _loader in (StrictLoader, DefinitionLoader):
+    _loader.add_constructor("tag:yaml.org,2002:value", lambda _, node: node.value)
 
 
 def load_documents(text: str) -> list[dict[str, Any]]:
@@ -244,14 +254,12 @@ def _metadata_problems(api_version: str, metadata: Any) -> Iterator[str]:
             yield f"metadata.labels.{key}: '{value}' is not a valid label value"
 
 
+@functools.cache
 def _custom_schemas(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     """The structural schema of each served version: (group, version, kind) -> schema."""
     schemas: dict[tuple[str, str, str], dict[str, Any]] = {}
     for path in sorted(folder.glob("*.yaml")):
-        # The C loader, for the definitions are megabytes.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        loader.add_constructor("tag:yaml.org,2002:value", lambda _, node: node.value)
-        for definition in yaml.load_all(path.read_text(), Loader=loader):
+        for definition in yaml.load_all(path.read_text(), Loader=DefinitionLoader):
             if not definition or definition.get("kind") != "CustomResourceDefinition":
                 continue
             spec = definition["spec"]

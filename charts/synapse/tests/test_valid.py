@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
@@ -29,30 +30,28 @@ def validator_module() -> Any:
     return sys.modules[name]
 
 
-@pytest.fixture(scope="module", params=KUBERNETES)
-def version_and_validator(request: pytest.FixtureRequest) -> tuple[str, Any]:
+@functools.cache
+def validator(version: str) -> Any:
+    """A version's validator, which reads megabytes of schemas when it is made."""
     tool("kubernetes-validate")
     tool("crds")
-    return request.param, validator_module().Validator(request.param)
+    return validator_module().Validator(version)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("values", ALL_VALUES, ids=identify)
-def test_an_api_server_takes_every_object(
-    values: Path, version_and_validator: tuple[str, Any]
-) -> None:
-    version, validator = version_and_validator
+def test_an_api_server_takes_every_object(values: Path, version: str) -> None:
     text = template(values, kube_version=version)
     documents = validator_module().load_documents(text)
     assert documents
-    assert list(validator.problems(documents)) == []
+    assert list(validator(version).problems(documents)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("values", ALL_VALUES, ids=identify)
 def test_an_api_server_without_the_operators_takes_every_object(values: Path) -> None:
-    tool("kubernetes-validate")
     documents = validator_module().load_documents(template(values, apis=()))
     kinds = {one["kind"] for one in documents}
     assert not kinds & {"ServiceMonitor", "PrometheusRule"}
-    assert list(validator_module().Validator(KUBERNETES[-1]).problems(documents)) == []
+    assert list(validator(KUBERNETES[-1]).problems(documents)) == []
