@@ -14,6 +14,8 @@ if [ -n "${GATEWAY_URL:-}${KUBECONFIG:-}" ]; then
   exec "${suite[@]}" "$@"
 fi
 if hack/cluster/enter true 2> /dev/null; then
+  # Images that the phases have and values/embedded.yaml has not.
+  [[ " $* " != *" --disruptive "* ]] || "${PYTHON:-python3}" -m hack.cluster add phases
   exec hack/cluster/enter "${suite[@]}" "$@"
 fi
 exec "${suite[@]}" --gateway-url="http://127.0.0.1:${PORT:-8000}" "$@"

@@ -73,13 +73,12 @@ class Bench:
 
     def _write(self, kind: str, name: str, change: Callable[[Object], None]) -> Object:
         """Write an object anew, and return it as it was."""
-        path = self.cluster.path(kind, self.cluster.namespace, name)
         for left in reversed(range(TRIES)):
             found = self.cluster.get(kind, name)
             changed = copy.deepcopy(found)
             change(changed)
             try:
-                self.cluster.kube.call("PUT", path, changed)
+                self.cluster.replace(kind, changed)
             except KubeError as error:
                 if error.status != 409 or not left:  # a controller wrote its status meanwhile
                     raise
@@ -107,6 +106,7 @@ class Bench:
 
     def gateway(self, change: Callable[[Object], None]) -> None:
         """Change the pod template of the gateway, and wait until every replica is made from it."""
+        self._back.callback(self._rolled_out)  # after the template is as it was
         self.edit("Deployment", GATEWAY, lambda thing: change(thing["spec"]["template"]["spec"]))
         self._rolled_out()
 

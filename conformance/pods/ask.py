@@ -11,13 +11,14 @@ AT_ONCE = 6
 
 
 def ask(request: dict[str, Any]) -> dict[str, str]:
-    """Send one request; its answer's text, or why there is none."""
+    """Send one request; its answer's text and who gave it, or why there is none."""
     body = json.dumps(request["body"]).encode()
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", **request.get("headers", {})}
     asked = urllib.request.Request(request["url"], body, headers)  # noqa: S310 - of the plan
     try:
         with urllib.request.urlopen(asked, timeout=120) as answer:  # noqa: S310
-            return {"text": answer.read().decode()}
+            text = answer.read().decode(errors="replace")
+            return {"text": text, "backend": answer.headers.get("x-synapse-backend", "")}
     except (OSError, urllib.error.URLError) as error:
         return {"error": str(error)}
 

@@ -87,6 +87,7 @@ class Cluster:
         self._kubeconfig = options.kubeconfig
         self._context = options.context
         self.namespace = options.namespace
+        self._written: set[tuple[str, str, str]] = set()
         try:
             found = find_cluster(options.kubeconfig, options.context or None, os.environ)
             self.kube = Kube(found)
@@ -140,11 +141,7 @@ class Cluster:
         whole = {"apiVersion": prefix.split("/", 1)[1], **thing}
         if prefix == "api/v1":
             whole["apiVersion"] = "v1"
-        query = urlencode({"fieldManager": MANAGER, "force": "true"})
-        found: Object = self.kube.call(
-            "PATCH", f"{path}?{query}", whole, {"Content-Type": "application/apply-patch+yaml"}
-        )
-        return found
+        return self._write("PATCH", path, whole, "apply-patch+yaml", force="true")
 
     def create(self, thing: Object) -> Object:
         """Create an object that was taken from the cluster, without what the cluster had added."""
@@ -153,19 +150,62 @@ class Cluster:
         prefix, _ = RESOURCES[thing["kind"]]
         version = "v1" if prefix == "api/v1" else prefix.split("/", 1)[1]
         body = {**thing, "apiVersion": version, "metadata": meta}
-        path = self.path(thing["kind"], meta["namespace"])
-        created: Object = self.kube.call("POST", path, body)
+        created = self._write("POST", self.path(thing["kind"], meta["namespace"]), body)
+        self._written.add((thing["kind"], meta["namespace"], meta["name"]))
         return created
+
+    def replace(self, kind: str, thing: Object) -> None:
+        """Write an object anew.
+
+        Raises:
+            KubeError: Status 409 where somebody has changed it meanwhile.
+        """
+        meta = thing["metadata"]
+        self._write("PUT", self.path(kind, meta["namespace"], meta["name"]), thing)
+        self._written.add((kind, meta["namespace"], meta["name"]))
 
     def patch(
         self, kind: str, name: str, change: Object, namespace: str | None = None, sub: str = ""
     ) -> Object:
         """Change an object by a JSON merge patch (RFC 7396)."""
         path = self.path(kind, self._in(namespace), name) + (f"/{sub}" if sub else "")
-        found: Object = self.kube.call(
-            "PATCH", path, change, {"Content-Type": "application/merge-patch+json"}
-        )
+        self._written.add((kind, self._in(namespace), name))
+        return self._write("PATCH", path, change, "merge-patch+json")
+
+    def _write(self, method: str, path: str, body: Any, kind: str = "json", **query: str) -> Object:
+        query["fieldManager"] = MANAGER
+        headers = {"Content-Type": f"application/{kind}"}
+        found: Object = self.kube.call(method, f"{path}?{urlencode(query)}", body, headers)
         return found
+
+    def hand_back(self) -> None:
+        """Give up every field that was written, so that who applies the object next may set it.
+
+        kubernetes.io, "Server-Side Apply", clearing managedFields: without it Helm would refuse an
+        upgrade over a field that has a value of the suite's, though it be as it was.
+        """
+        for kind, namespace, name in sorted(self._written):
+            found = self.find(kind, name, namespace)
+            entries = found["metadata"].get("managedFields", []) if found else []
+            others = [entry for entry in entries if entry["manager"] != MANAGER]
+            if found is None or others == entries:
+                continue
+            meta = found["metadata"]
+            change = [
+                {
+                    "op": "test",
+                    "path": "/metadata/resourceVersion",
+                    "value": meta["resourceVersion"],
+                },
+                {"op": "replace", "path": "/metadata/managedFields", "value": others or [{}]},
+            ]
+            self.kube.call(
+                "PATCH",
+                self.path(kind, namespace, name),
+                change,
+                {"Content-Type": "application/json-patch+json"},
+            )
+        self._written.clear()
 
     def delete(
         self, kind: str, name: str, namespace: str | None = None, *, grace: int | None = None

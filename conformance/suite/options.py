@@ -33,6 +33,7 @@ class Options:
         streams: Streams that callers keep open while something is broken.
         rate: Requests a second that they send beside them.
         allow_empty: Whether a deployment without any model passes.
+        phase_values: Values files laid over the phases that are installed beside the deployment.
     """
 
     gateway_url: str
@@ -47,6 +48,7 @@ class Options:
     streams: int
     rate: float
     allow_empty: bool
+    phase_values: tuple[Path, ...] = ()
 
 
 def add(parser: pytest.Parser) -> None:
@@ -97,6 +99,13 @@ def add(parser: pytest.Parser) -> None:
         help="streams at a time, and requests a second, while something is broken (%(default)s)",
     )
     group.addoption(
+        "--phase-values",
+        metavar="FILES",
+        default=os.environ.get("PHASE_VALUES", ""),
+        help="values files, separated by commas, for the phases of the section Upgrades: names of "
+        "images, and what the cluster needs besides (default: PHASE_VALUES)",
+    )
+    group.addoption(
         "--allow-empty", action="store_true", help="pass where the deployment claims no model"
     )
 
@@ -122,6 +131,9 @@ def read(config: pytest.Config) -> Options:
         raise pytest.UsageError("--traffic: must be STREAMSxRATE, such as 20x20")
     required = tuple(_required(config.getoption("--require")))
     only = tuple(config.getoption("--only"))
+    phase_values = [Path(name) for name in config.getoption("--phase-values").split(",") if name]
+    if missing := [path for path in phase_values if not path.is_file()]:
+        raise pytest.UsageError(f"--phase-values: there is no file {missing[0]}")
     if config.getoption("--required-only"):
         if not required:
             raise pytest.UsageError("--required-only: --require names no line")
@@ -139,6 +151,7 @@ def read(config: pytest.Config) -> Options:
         streams=int(traffic[1]),
         rate=float(traffic[2]),
         allow_empty=config.getoption("--allow-empty"),
+        phase_values=tuple(phase_values),
     )
 
 

@@ -57,7 +57,7 @@ class Release:
     def values(self) -> dict[str, Any]:
         """The values that are in effect: the chart's defaults and what was given over them."""
         defaults = self.stored.get("chart", {}).get("values", {})
-        merged: dict[str, Any] = _over(defaults, self.given)
+        merged: dict[str, Any] = over(defaults, self.given)
         return merged
 
     @property
@@ -136,10 +136,11 @@ def _decode(secret: Object) -> dict[str, Any]:
     return found
 
 
-def _over(defaults: Any, given: Any) -> Any:
+def over(defaults: Any, given: Any) -> Any:
+    """Lay values over others, as Helm does: maps are merged, everything else is replaced."""
     if not isinstance(defaults, dict) or not isinstance(given, dict):
         return given
     merged = dict(defaults)
     for name, value in given.items():
-        merged[name] = _over(defaults[name], value) if name in defaults else value
+        merged[name] = over(defaults[name], value) if name in defaults else value
     return merged

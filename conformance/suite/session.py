@@ -48,7 +48,9 @@ class Session:
         """
         if not self.options.kubeconfig:
             raise NotLookedAt("no --kubeconfig: only the API was looked at")
-        return Cluster(self.options)
+        cluster = Cluster(self.options)
+        self._closing.callback(cluster.hand_back)
+        return cluster
 
     @functools.cached_property
     def release(self) -> Release:

@@ -42,6 +42,10 @@ ALERT = 420.0
 """An alert that looks at five minutes fires, or resolves."""
 AUTOSCALED = 420.0
 """The autoscaler has acted; in most clusters it waits five minutes before it shrinks anything."""
+EXTENDED = 60.0
+"""A node says that it has a resource which it was given."""
+PHASE = 900.0
+"""A rollout has come to its next phase: images are there, weights have to be loaded."""
 PROBED = 15.0
 """The gateway has asked every backend again."""
 NAMESPACE_GONE = 120.0

@@ -79,10 +79,7 @@ def openai_shapes(chat: str, embedding: str, question: str) -> dict[str, dict[st
     """Return requests of OpenAI's API, by kind."""
     body = {
         "model": chat,
-        "messages": [
-            {"role": "system", "content": "You are a helpful assistant."},
-            {"role": "user", "content": question},
-        ],
+        "messages": _messages(question),
         "max_tokens": TOKENS,
         "temperature": 0,
         "seed": 1,
@@ -97,15 +94,22 @@ def openai_shapes(chat: str, embedding: str, question: str) -> dict[str, dict[st
     return {kind: {"kind": kind, **shape} for kind, shape in shapes.items()}
 
 
-def ollama_shape(model: str) -> dict[str, Any]:
+def ollama_shape(model: str, question: str = QUESTIONS[0]) -> dict[str, Any]:
     """Return a streamed chat of Ollama's API."""
     body = {
         "model": model,
-        "messages": [{"role": "user", "content": QUESTIONS[0]}],
+        "messages": _messages(question),
         "options": {"num_predict": TOKENS, "temperature": 0, "seed": 1},
         "stream": True,
     }
     return {"kind": "ollama-stream", "path": "/api/chat", "body": body}
+
+
+def _messages(question: str) -> list[dict[str, str]]:
+    return [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": question},
+    ]
 
 
 @functools.cache

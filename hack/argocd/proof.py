@@ -272,7 +272,7 @@ def prepare(folder: Path) -> Proof:
     proof = Proof(tree)
     extra = {"small.yaml": SMALL.read_text()}
     if in_laboratory():
-        images.load(images.build([], list(images.PROJECT)))
+        images.load(images.build([], images.CORE))
         extra = {
             "laboratory.yaml": LAB.read_text(),
             "images.yaml": release.tag_values().read_text(),

@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("folder")
     command.set_defaults(run=lambda a: lifecycle.collect(a.folder))
     command = commands.add_parser("add", help=lifecycle.add.__doc__)
-    command.add_argument("part", choices=programs.EXTRAS)
+    command.add_argument("part", choices=(*programs.EXTRAS, "phases"))
     command.set_defaults(run=lambda a: lifecycle.add(a.part))
     command = commands.add_parser("load", help=load.__doc__)
     command.add_argument("references", nargs="+", metavar="IMAGE")

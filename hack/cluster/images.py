@@ -158,7 +158,11 @@ PROJECT: Mapping[str, tuple[str, Sequence[str]]] = {
     "whisper-stt": ("backends/whisper-stt/Dockerfile", ()),
     "ollama": ("hack/images/ollama.Dockerfile", ("hack/build-ollama.sh",)),
     "redis": ("hack/images/redis.Dockerfile", ()),
+    "pyannote-speaker": ("backends/pyannote-speaker/Dockerfile", ()),
+    "deepfilter-audio": ("backends/deepfilter-audio/Dockerfile", ()),
 }
+PHASES = ("pyannote-speaker", "deepfilter-audio")  # brought when the phases are asked for
+CORE = tuple(name for name in PROJECT if name not in PHASES)
 
 
 def source_files(paths: Iterable[str]) -> list[Path]:

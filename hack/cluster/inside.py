@@ -6,7 +6,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-from hack.cluster import daemons, pods
+from hack.cluster import daemons, pods, release
 from hack.cluster.places import NODE_PLACES, OUTSIDE
 from hack.cluster.settings import (
     CLIENTS_NAMESPACE,
@@ -69,5 +69,6 @@ def command(where: str, words: Sequence[str]) -> tuple[list[str], dict[str, str]
         name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
     }
     environment["KUBECONFIG"] = str(KUBECONFIG)
+    environment["PHASE_VALUES"] = f"{release.OVERLAY},{release.TAGS}"
     environment["PATH"] = f"{RUN / 'bin'}:{environment['PATH']}"
     return line, environment

@@ -106,7 +106,7 @@ def build() -> list[str]:
     """Build what is missing of programs and images, and return the images' names."""
     machine.check()
     build_programs()
-    return images.build(images.PARTS, list(images.PROJECT))
+    return images.build(images.PARTS, images.CORE)
 
 
 @contextlib.contextmanager
@@ -147,9 +147,12 @@ def up() -> None:
 
 @alone()
 def add(name: str) -> None:
-    """Add Argo CD or Traefik to a cluster that is up."""
+    """Add Argo CD or Traefik to a cluster that is up, or the images of the phases."""
     if not is_up():
         raise ClusterError("the cluster is down; run: make cluster")
+    if name == "phases":
+        images.load(images.build([], images.PHASES))
+        return
     build_programs((name,))
     images.load(images.build([images.PART[name]], []))
     apply, wait = {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 VALUES = ROOT / "values" / "embedded.yaml"
 OVERLAY = HERE / "values.yaml"
+TAGS = RUN / "images.yaml"
 READY_SECONDS = 600
 # Where the chart takes each image's tag from.
 TAG_PATHS = {
@@ -32,6 +33,12 @@ TAG_PATHS = {
     "ollama.pull.image": "llama-cpp",
     "piper-tts.image": "piper-tts",
     "whisper-stt.image": "whisper-stt",
+    # In the phases alone, where some images stand in for others (conformance/overlays/small.yaml).
+    "pyannote-speaker.image": "pyannote-speaker",
+    "deepfilter-audio.image": "deepfilter-audio",
+    "vllm.image": "llama-cpp",
+    "chatterbox-tts.image": "gateway",
+    "speaches.image": "whisper-stt",
     "ollama.image": "ollama",
     "terminal-feed-redis.image": "redis",
     "terminal-feed-redis.exporter.image": "redis-exporter",
@@ -51,9 +58,8 @@ def tag_values() -> Path:
         for part in path.split("."):
             level = level.setdefault(part, {})
         level["tag"] = tag_of(name)
-    file = RUN / "images.yaml"
-    file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    return file
+    TAGS.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    return TAGS
 
 
 def value_files() -> list[Path]:

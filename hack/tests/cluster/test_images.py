@@ -43,15 +43,29 @@ def test_manifests_name_images_that_are_loaded(name: str) -> None:
     assert {full_name(image) for image in images_in(text)} <= loaded()
 
 
-def test_the_release_names_images_that_are_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hack.cluster.release.RUN", tmp_path)
-    helm = daemons.tool("helm4")
-    flags = [word for file in release.value_files() for word in ("--values", str(file))]
-    rendered = run([helm, "template", "synapse", ROOT / "charts/synapse", *flags])
-    named = {full_name(image) for image in images_in(rendered)}
-    assert {full_name(images.project_reference(name)) for name in images.PROJECT} <= named
+def images_of(*files: Path) -> set[str]:
+    flags = [word for file in files for word in ("--values", str(file))]
+    rendered = run([daemons.tool("helm4"), "template", "synapse", ROOT / "charts/synapse", *flags])
+    return {full_name(image) for image in images_in(rendered)}
+
+
+@pytest.fixture
+def tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("hack.cluster.release.TAGS", tmp_path / "images.yaml")
+    return release.tag_values()
+
+
+@pytest.mark.usefixtures("tags")
+def test_the_release_names_images_that_are_loaded() -> None:
+    named = images_of(*release.value_files())
+    assert {full_name(images.project_reference(name)) for name in images.CORE} <= named
+    assert named <= loaded()
+
+
+def test_the_last_phase_names_images_that_are_loaded(tags: Path) -> None:
+    small = ROOT / "conformance/overlays/small.yaml"
+    named = images_of(ROOT / "values/phase6.yaml", small, release.OVERLAY, tags)
+    assert {full_name(images.project_reference(name)) for name in images.PHASES} <= named
     assert named <= loaded()
 
 
@@ -100,7 +114,7 @@ def test_what_a_dockerfile_copies_is_found(name: str) -> None:
 def test_every_tag_is_given_to_a_value_of_the_chart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hack.cluster.release.RUN", tmp_path)
+    monkeypatch.setattr("hack.cluster.release.TAGS", tmp_path / "images.yaml")
     values = json.loads(release.tag_values().read_text())
     defaults = yaml.safe_load((ROOT / "charts/synapse/values.yaml").read_text())
     for path in release.TAG_PATHS:

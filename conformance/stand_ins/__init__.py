@@ -1,0 +1,1 @@
+"""Programs that take the place of what needs a GPU, in the phases of the section Upgrades."""
