@@ -6,7 +6,8 @@
 #
 # When the Service `ollama` changes hands from the engine to the gateway (phase 2 to 3), this takes two
 # steps: first the gateway with the name left where it is, then, with gateway pods ready, the name. So
-# no request meets a Service without a pod behind it.
+# no request meets a Service without a pod behind it. Back it takes three: the name goes to the engine,
+# the gateway ends what it has begun while its backends and policies are still there, and then it goes.
 set -euo pipefail
 # shellcheck source=hack/chart-lib.sh
 source "$(dirname "$0")/chart-lib.sh"
@@ -56,6 +57,12 @@ case "${1:-}" in
   *) die "there is no component $1; ollama, llm, stt, speaker, audio, terminal-feed-bus" ;;
 esac
 
+# engine_is_ollama: whether VALUES has no gateway, so that the engine itself has the name
+engine_is_ollama() {
+  render --show-only templates/ollama/service.yaml 2>/dev/null |
+    awk '$1 == "name:" { name = $2; exit } END { exit name != "ollama" }'
+}
+
 # selector_of: which pods a manifest of the Service `ollama` on standard input selects
 selector_of() {
   awk '/^  selector:/ { inside = 1; next } inside && /^  [a-z]/ { exit }
@@ -68,5 +75,12 @@ if [[ "$now" == ollama && "$then" == synapse-gateway ]]; then
   echo "step 1 of 2: the gateway starts; the Service ollama stays with the engine"
   upgrade --set gateway.ollamaService.holdBack=true --wait --timeout 30m
   echo "step 2 of 2: the Service ollama goes to the gateway"
+elif [[ "$now" == synapse-gateway ]] && engine_is_ollama; then
+  echo "step 1 of 3: the Service ollama goes back to the engine"
+  stored=yes upgrade --set gateway.ollamaService.holdBack=true --wait --timeout 30m
+  echo "step 2 of 3: the gateway ends what it has begun"
+  k scale deployment/synapse-gateway --replicas=0
+  k wait --for=delete pod --selector app.kubernetes.io/name=synapse-gateway --timeout 30m
+  echo "step 3 of 3: the gateway goes"
 fi
 upgrade --wait --timeout 60m

@@ -45,10 +45,12 @@ render() {
   helm_here template "$RELEASE" "$chart" --namespace "$NAMESPACE" --skip-tests "${flags[@]}" "$@"
 }
 
-# upgrade [FLAG ...]: install or upgrade the release. A Helm on another machine (HELM="ssh ...") gets
+# upgrade [FLAG ...]: install or upgrade the release; with `stored` set, by the values that it has, and
+# not by VALUES. A Helm on another machine (HELM="ssh ...") gets
 # the packed chart and the values file through its own connection, in a folder of its own there.
 upgrade() {
   value_flags
+  [[ -z "${stored:-}" ]] || flags=(--reset-then-reuse-values)
   local command="${HELM:-helm}" target="$chart" elsewhere="" status=0
   local prefix="${command% *}"
   if [[ "$(basename "${command%% *}")" == ssh ]]; then
@@ -64,7 +66,7 @@ upgrade() {
     $prefix tee "$elsewhere/values.yaml" <"$VALUES" >/dev/null
     rm -rf "$work"
     target="$elsewhere/chart.tgz"
-    flags[1]="$elsewhere/values.yaml"
+    [[ -n "${stored:-}" ]] || flags[1]="$elsewhere/values.yaml"
   elif [[ "$command" != *" "* ]] && ! command -v "$command" >/dev/null; then
     command="$(hack/tools/install.sh helm4)"
   fi

@@ -147,6 +147,32 @@ def test_the_service_ollama_changes_hands_only_when_the_gateway_is_ready(machine
     assert "step 2 of 2" not in done.stdout
 
 
+def test_back_to_phase_2_the_gateway_ends_before_it_goes(machine: Machine) -> None:
+    selector = "    app.kubernetes.io/name: synapse-gateway\n"
+    machine.answers_to("get service ollama", f"spec:\n  selector:\n{selector}  type: x\n")
+    machine.answers_to("templates/ollama/service.yaml", "metadata:\n  name: ollama\n")
+    done = machine.make("deploy", VALUES="values/phase2.yaml")
+    assert done.returncode == 0, done.stderr
+    looks = (" get ", "helm-recorded template")
+    steps = [call for call in machine.calls() if not any(look in call for look in looks)]
+    held, scaled, waited, upgraded = steps
+    assert "--reset-then-reuse-values" in held
+    assert "gateway.ollamaService.holdBack=true" in held
+    assert "scale deployment/synapse-gateway --replicas=0" in scaled
+    assert "wait --for=delete pod" in waited
+    assert "--values values/phase2.yaml" in upgraded
+    assert "holdBack" not in upgraded
+
+
+def test_the_engine_beside_a_gateway_has_another_name(machine: Machine) -> None:
+    selector = "    app.kubernetes.io/name: synapse-gateway\n"
+    machine.answers_to("get service ollama", f"spec:\n  selector:\n{selector}  type: x\n")
+    machine.answers_to("templates/ollama/service.yaml", "metadata:\n  name: ollama-engine\n")
+    done = machine.make("deploy", VALUES="values/phase4.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "step" not in done.stdout
+
+
 def test_a_service_that_is_the_gateways_already_needs_one_step(machine: Machine) -> None:
     selector = "    app.kubernetes.io/name: synapse-gateway\n"
     machine.answers_to("get service ollama", f"spec:\n  selector:\n{selector}  type: x\n")

@@ -39,7 +39,8 @@ network/policies.yaml makes the policies from it, the annotation synapse.io/edge
 {{- end -}}
 {{- end -}}
 {{- if not $entry.external.url -}}
-{{- if has $name $v.networkPolicy.directAccess -}}
+{{- $held := and (eq $name "ollama") $v.gateway.enabled $v.gateway.ollamaService.holdBack -}}
+{{- if or $held (has $name $v.networkPolicy.directAccess) -}}
 {{- $edges = append $edges (dict "from" "@applications" "to" $name "port" (int $entry.containerPort) "why" "the engine that applications used before the gateway came") -}}
 {{- end -}}
 {{- if and $entry.metrics $v.monitoring.scrape -}}

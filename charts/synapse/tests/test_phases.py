@@ -90,6 +90,24 @@ def test_held_back_the_service_stays_with_the_engine(tmp_path: Path) -> None:
     assert rest == [one for one in manifests(phase3) if name_of(one) != "Service/ollama"]
 
 
+def test_held_back_the_engine_is_open_to_applications(tmp_path: Path) -> None:
+    hold = tmp_path / "hold.yaml"
+    hold.write_text("gateway: {ollamaService: {holdBack: true}}\n")
+    phase5 = PHASES[4]  # where applications may call no engine directly
+
+    def callers(*files: Path) -> set[str]:
+        (policy,) = [one for one in manifests(*files) if name_of(one) == "NetworkPolicy/ollama"]
+        return {
+            port["port"]
+            for rule in policy["spec"]["ingress"]
+            for port in rule["ports"]
+            if "synapse.io/access" in str(rule)
+        }
+
+    assert callers(phase5) == set()
+    assert callers(phase5, hold) == {11434}
+
+
 def test_sleep_mode_is_off_in_every_phase() -> None:
     for phase in PHASES:
         assert "--enable-sleep-mode" not in template(phase)
