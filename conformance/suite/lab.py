@@ -71,7 +71,7 @@ class Lab:
             NAMESPACE_GONE,
         )
 
-    # -- pods
+    # -- pods, each made anew where it went with a node that was lost
 
     def pod(self, namespace: str, name: str, command: Sequence[str] = IDLE, **more: Any) -> Object:
         """Run a pod of the gateway's image, and wait until it is ready.
@@ -131,7 +131,7 @@ class Lab:
         except AssertionError as error:
             raise SuiteError(str(error)) from None
 
-    @functools.cached_property
+    @property
     def caller(self) -> Object:
         """A pod of an application: its namespace is admitted to the gateway."""
         namespace = self.namespace(CALLERS, **{"synapse.io/access": "true"})
@@ -146,12 +146,12 @@ class Lab:
         affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
         return self.pod(CALLERS, "caller-elsewhere", affinity=affinity)
 
-    @functools.cached_property
+    @property
     def stranger(self) -> Object:
         """A pod that nobody admits."""
         return self.pod(self.namespace(FOREIGN), "stranger")
 
-    @functools.cached_property
+    @property
     def listener(self) -> Object:
         """A host in another namespace, which accepts whoever comes."""
         script = (PODS / "listen.py").read_text(encoding="utf-8")
