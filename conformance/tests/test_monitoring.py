@@ -121,7 +121,10 @@ def test_the_fallback_alert(scene: Scene, prometheus: Prometheus, evidence: Evid
     def fires() -> bool:
         return prometheus.firing(FALLBACK, model=scene.model)
 
-    assert not fires(), f"{FALLBACK} fires already"
+    if fires():  # what was broken before is within the five minutes that the alert looks at
+        with flowing(deployment, calls) as traffic:
+            eventually(f"{FALLBACK} rests", lambda: not fires(), ALERT, 2)
+            traffic.stop()
     with flowing(deployment, few) as traffic:
         traffic.mark("first choice stopped")
         scene.cluster.scale(scene.first, 0)
