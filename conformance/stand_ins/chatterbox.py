@@ -4,11 +4,13 @@ After `server.py` and `models.py` of github.com/devnen/Chatterbox-TTS-Server. It
 Runs as `python3 -c` in any image with Python.
 """
 
+import io
 import json
 import math
 import signal
 import struct
 import sys
+import wave
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -32,10 +34,13 @@ def tone(seconds: float) -> bytes:
     """Return a WAV file: mono, 16 bits, 440 Hz."""
     count = int(RATE * seconds)
     samples = (int(8000 * math.sin(2 * math.pi * 440 * i / RATE)) for i in range(count))
-    data = struct.pack(f"<{count}h", *samples)
-    kind = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, RATE * 2, 2, 16)
-    chunk = b"data" + struct.pack("<I", len(data)) + data
-    return b"RIFF" + struct.pack("<I", 4 + len(kind) + len(chunk)) + b"WAVE" + kind + chunk
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(RATE)
+        sound.writeframes(struct.pack(f"<{count}h", *samples))
+    return file.getvalue()
 
 
 def speak(body: dict[str, Any]) -> tuple[int, bytes, str]:

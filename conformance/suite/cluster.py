@@ -73,6 +73,41 @@ class Output:
     error: str
 
 
+def run(
+    command: Sequence[str | Path],
+    what: str,
+    seconds: float,
+    *,
+    text: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Output:
+    """Run a program of this machine.
+
+    Args:
+        command: Program and arguments.
+        what: What it is, for the error.
+        seconds: When to give up.
+        text: Standard input; this process's own if it is None.
+        environment: Its environment; this process's own if it is None.
+
+    Raises:
+        SuiteError: It was given up.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - the suite's own commands
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        raise SuiteError(f"{what}: not done in {seconds:g} s") from None
+    return Output(done.returncode, done.stdout, done.stderr)
+
+
 class Cluster:
     """One cluster.
 
@@ -260,19 +295,11 @@ class Cluster:
         return [found, *flags]
 
     def _kubectl(self, *arguments: str, seconds: float = EXEC) -> str:
-        try:
-            done = subprocess.run(  # noqa: S603 - kubectl
-                [*self.kubectl, *arguments],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=seconds,
-            )
-        except subprocess.TimeoutExpired:
-            raise SuiteError(f"kubectl {arguments[0]}: not done in {seconds:g} s") from None
-        if done.returncode != 0:
-            raise SuiteError(f"kubectl {arguments[0]}: {done.stderr.strip()}")
-        return done.stdout
+        what = f"kubectl {arguments[0]}"
+        done = run([*self.kubectl, *arguments], what, seconds)
+        if done.code != 0:
+            raise SuiteError(f"{what}: {done.error.strip()}")
+        return done.text
 
     def exec(
         self,
@@ -299,20 +326,8 @@ class Cluster:
         """
         line = [*self.kubectl, "exec", "-i", "-n", namespace, pod]
         line += ["-c", container] if container else []
-        try:
-            done = subprocess.run(  # noqa: S603 - kubectl
-                [*line, "--", *command],
-                input=text,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=seconds,
-            )
-        except subprocess.TimeoutExpired:
-            raise SuiteError(
-                f"{command[0]} in {namespace}/{pod}: not done in {seconds:g} s"
-            ) from None
-        return Output(done.returncode, done.stdout, done.stderr)
+        what = f"{command[0]} in {namespace}/{pod}"
+        return run([*line, "--", *command], what, seconds, text=text)
 
     def python(
         self,

@@ -5,22 +5,25 @@ from __future__ import annotations
 import functools
 import json
 import os
-import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from conformance.suite.cluster import ROOT, is_ready, restarts
+from conformance.suite.cluster import ROOT, is_ready, restarts, run
 from conformance.suite.lab import PODS
+from conformance.suite.lines import SuiteError
 from conformance.suite.release import GATEWAY, Release, over
+from conformance.suite.scene import page
 from conformance.suite.timeouts import EXTENDED, PHASE, eventually
-from conformance.suite.traffic import Plan, ollama_shape, openai_shapes, settled
+from conformance.suite.traffic import arrivals, ollama_shape, openai_shapes, plan, settled
 
 if TYPE_CHECKING:
     from conformance.suite.cluster import Object
     from conformance.suite.session import Session
+    from conformance.suite.traffic import Plan
 
 LAST = 6
 KEYS, SPEECH = 3, 4
@@ -113,21 +116,13 @@ class Phases:
                 "HELM_KUBECONTEXT": options.context,
                 "KUBECTL": " ".join(self._cluster.kubectl),
             }
+            script = [ROOT / "hack" / "chart-deploy.sh"]
             try:
-                done = subprocess.run(  # noqa: S603 - a script of this repository
-                    [ROOT / "hack" / "chart-deploy.sh"],
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    timeout=PHASE,
-                )
-            except subprocess.TimeoutExpired:
-                raise AssertionError(
-                    f"phase {number} is not up after {PHASE:g} s; not ready: {self._waits_for()}"
-                ) from None
-        if done.returncode != 0:
-            raise AssertionError(f"phase {number}: {done.stderr.strip()[-500:]}")
+                done = run(script, f"phase {number}", PHASE, environment=environment)
+            except SuiteError as error:
+                raise AssertionError(f"{error}; not ready: {self._waits_for()}") from None
+        if done.code != 0:
+            raise AssertionError(f"phase {number}: {done.error.strip()[-500:]}")
         self.current = number
 
     def be(self, number: int) -> None:
@@ -161,18 +156,12 @@ class Phases:
 
     def stand_ins(self) -> list[str]:
         """Return what stands in for another part at this phase."""
-        return [text for name, text in STOOD_IN.items() if name in self.components()]
+        there = self.components()
+        return [text for name, text in STOOD_IN.items() if name in there]
 
     def backends(self) -> dict[str, str]:
         """Return how the gateway finds each backend, by the backend's name."""
-        pod = self._cluster.ready(GATEWAY, NAMESPACE)[0]["metadata"]["name"]
-        (text,) = self._cluster.python(
-            NAMESPACE,
-            pod,
-            PODS / "fetch.py",
-            "http://127.0.0.1:8000/health",
-            container="gateway",
-        )
+        text = page(self._cluster, self._cluster.ready(GATEWAY, NAMESPACE)[0], "/health")
         found = json.loads(text)["backends"] if text else {}
         return {name: str(one["status"]) for name, one in found.items()}
 
@@ -209,16 +198,15 @@ class Phases:
         )
         question = _question(self._deployment)
         shapes = openai_shapes(chat, embedding, question)
-        options = self._deployment.options
-        return Plan(
+        calls = plan(self._deployment)
+        return replace(
+            calls,
             url=f"http://ollama.{NAMESPACE}:11434",
             key=self.release.key() if self.current >= KEYS else "",
             streams=[shapes["chat-stream"], ollama_shape(chat, question)],
-            requests=[shapes["chat"], *[shapes["embedding"]] * 3],
-            concurrent=options.streams,
-            rate=options.rate,
-            pending=max(4, options.streams),
-            idle=0 if anew else 4,
+            requests=arrivals(shapes),
+            known={},
+            idle=0 if anew else calls.idle,
         )
 
 

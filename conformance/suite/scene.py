@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from conformance.suite.session import Session
 
 
-METRICS = "http://127.0.0.1:8000/metrics"
-
-
 @dataclass(frozen=True)
 class Scene:
     """What is broken, and who stands behind it.
@@ -115,14 +112,18 @@ def slots(deployment: Session) -> int:
 def replica_metrics(deployment: Session) -> list[Metrics]:
     """Read the metrics of every ready replica of the gateway, each from within its pod."""
     cluster = deployment.cluster
-    found = []
-    for pod in cluster.ready(GATEWAY):
-        meta = pod["metadata"]
-        (text,) = cluster.python(
-            meta["namespace"], meta["name"], PODS / "fetch.py", METRICS, container="gateway"
-        )
-        found += [Metrics(text)] if text else []
-    return found
+    texts = [page(cluster, pod, "/metrics") for pod in cluster.ready(GATEWAY)]
+    return [Metrics(text) for text in texts if text]
+
+
+def page(cluster: Cluster, pod: Object, path: str) -> str:
+    """Return what a replica of the gateway answers within its pod; empty if it does not."""
+    meta = pod["metadata"]
+    url = f"http://127.0.0.1:8000{path}"
+    (text,) = cluster.python(
+        meta["namespace"], meta["name"], PODS / "fetch.py", url, container="gateway"
+    )
+    return str(text)
 
 
 def value(metrics: Sequence[Metrics], name: str, **labels: str) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from conformance.suite.cluster import Object
+    from conformance.suite.lines import Evidence
     from conformance.suite.session import Session
 
 TOKENS = 6
@@ -132,6 +133,12 @@ def settled(deployment: Session) -> tuple[dict[str, dict[str, Any]], dict[str, d
     raise SuiteError(f"the engines do not answer the same question alike: {why}")
 
 
+def arrivals(shapes: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the requests that arrive one after the other: a chat, and embeddings if there are."""
+    embeddings = [shapes["embedding"]] * (SHARE_OF_CHATS - 1) if "embedding" in shapes else []
+    return [shapes["chat"], *embeddings]
+
+
 def plan(deployment: Session) -> Plan:
     """Return a plan for the deployment, with requests that each of its engines answers alike.
 
@@ -140,12 +147,11 @@ def plan(deployment: Session) -> Plan:
         SuiteError: No engine gives the same answer twice.
     """
     shapes, known = settled(deployment)
-    embeddings = [shapes["embedding"]] * (SHARE_OF_CHATS - 1) if "embedding" in shapes else []
     return Plan(
         url=f"http://synapse-gateway.{deployment.release.namespace}:8000",
         key=deployment.release.key(),
         streams=[shapes["chat-stream"]],
-        requests=[shapes["chat"], *embeddings],
+        requests=arrivals(shapes),
         known=known,
         concurrent=deployment.options.streams,
         rate=deployment.options.rate,
@@ -242,6 +248,27 @@ class Result:
         """Say why requests were lost, the most frequent reasons first."""
         reasons = Counter(one["lost"] for one in self.lost)
         return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+
+
+def tell(evidence: Evidence, result: Result) -> None:
+    """Write down what callers saw."""
+    evidence("requests", len(result.answers))
+    evidence("lost", len(result.lost))
+    if result.lost:
+        evidence("why", result.why_lost())
+    evidence.charts.append(result.course())
+
+
+def none_lost(evidence: Evidence, *results: Result) -> None:
+    """Write down what callers saw, and hold it against what is promised.
+
+    Raises:
+        AssertionError: A request was lost.
+    """
+    for result in results:
+        tell(evidence, result)
+        if result.lost:
+            raise AssertionError(result.why_lost())
 
 
 class Traffic:

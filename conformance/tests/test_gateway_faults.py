@@ -12,13 +12,13 @@ from conformance.suite.lines import NotSupported, line
 from conformance.suite.release import GATEWAY
 from conformance.suite.replicas import await_replicas, config_hashes, reloads, write_config
 from conformance.suite.timeouts import CONFIG_TAKEN, NODE_NOTICED, RECOVERY, eventually
-from conformance.suite.traffic import flowing, plan
+from conformance.suite.traffic import flowing, none_lost, plan, tell
 
 if TYPE_CHECKING:
     from conformance.suite.cluster import Cluster, Object
     from conformance.suite.lines import Evidence
     from conformance.suite.session import Session
-    from conformance.suite.traffic import Plan, Result
+    from conformance.suite.traffic import Plan
 
 REDIS = "terminal-feed-redis"
 OWN_COMMANDS = {"auth", "ping", "info", "client", "hello", "command", "config"}
@@ -38,14 +38,6 @@ def cluster(deployment: Session) -> Cluster:
     return deployment.cluster
 
 
-def tell(result: Result, evidence: Evidence) -> None:
-    evidence("requests", len(result.answers))
-    evidence("lost", len(result.lost))
-    if result.lost:
-        evidence("why", result.why_lost())
-    evidence.charts.append(result.course())
-
-
 @line("gateway.replica-killed", "A killed replica costs no more than the requests that it had")
 def test_a_replica_is_killed(
     deployment: Session, calls: Plan, cluster: Cluster, evidence: Evidence
@@ -62,7 +54,7 @@ def test_a_replica_is_killed(
         traffic.mark("replaced")
         traffic.flow(SETTLE)
         result = traffic.stop()
-    tell(result, evidence)
+    tell(evidence, result)
     killed = result.at("killed")
     under_way = [
         one for one in result.sent(before=killed + 2) if one["t"] + one["seconds"] > killed
@@ -96,7 +88,7 @@ def test_a_rolling_restart(
         traffic.mark("restarted")
         traffic.flow(SETTLE)
         result = traffic.stop()
-    tell(result, evidence)
+    tell(evidence, result)
     evidence("took", f"{result.at('restarted') - result.at('restart'):.0f} s")
     assert not result.lost, result.why_lost()
 
@@ -128,8 +120,7 @@ def test_redis_is_gone(
         eventually("the gateway finds it again", lambda: redis_up(deployment) > 0, RECOVERY)
         traffic.flow(SETTLE)
         result = traffic.stop()
-    tell(result, evidence)
-    assert not result.lost, result.why_lost()
+    none_lost(evidence, result)
 
 
 def redis_commands(cluster: Cluster, pod: Object) -> int:
@@ -170,7 +161,7 @@ def test_the_api_server_is_gone(
         traffic.mark("back")
         traffic.flow(SETTLE)
         result = traffic.stop()
-    tell(result, evidence)
+    tell(evidence, result)
     gone, back = result.at("gone"), result.at("back")
     evidence("answered meanwhile", sum(not one["lost"] for one in result.sent(gone, back)))
     assert not result.lost, result.why_lost()
@@ -239,8 +230,7 @@ def test_the_configuration_is_broken_and_mended(
         write_config(cluster, good)
         traffic.flow(SETTLE)
         result = traffic.stop()
-    tell(result, evidence)
-    assert not result.lost, result.why_lost()
+    none_lost(evidence, result)
 
 
 @line(
@@ -266,7 +256,7 @@ def test_a_node_is_lost(
         eventually("it is back", lambda: ready_node(cluster, name), CUT + RECOVERY)
         result = traffic.stop()
     await_replicas(cluster)
-    tell(result, evidence)
+    tell(evidence, result)
     cut, noticed = result.at("cut"), result.at("noticed")
     evidence("noticed after", f"{noticed - cut:.0f} s")
     evidence("lost before that", len([one for one in result.lost if one["t"] < noticed]))

@@ -18,7 +18,7 @@ from conformance.suite.monitoring import (
 )
 from conformance.suite.release import GATEWAY
 from conformance.suite.timeouts import ALERT, AUTOSCALED, SCRAPED, eventually
-from conformance.suite.traffic import flowing, plan
+from conformance.suite.traffic import flowing, none_lost, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from conformance.suite.lines import Evidence
     from conformance.suite.scene import Scene
     from conformance.suite.session import Session
-    from conformance.suite.traffic import Plan, Result
+    from conformance.suite.traffic import Plan
 
 FALLBACK = "FallbackRateHigh"
 
@@ -101,21 +101,11 @@ def scene(deployment: Session) -> Scene:
     return scenes.find(deployment)
 
 
-def none_lost(evidence: Evidence, *results: Result) -> None:
-    """Write down what callers saw, and hold it against what is promised."""
-    for one in results:
-        evidence("requests", len(one.answers))
-        evidence("lost", len(one.lost))
-        evidence.charts.append(one.course())
-        assert not one.lost, one.why_lost()
-
-
 @line("monitoring.fallback-alert", "The fallback alert fires while a fallback answers, and ends")
 def test_the_fallback_alert(scene: Scene, prometheus: Prometheus, evidence: Evidence) -> None:
     deployment = scene.deployment
-    calls = plan(deployment)
     # Few enough that none falls back because the first choice is busy, which the alert counts too.
-    few = replace(calls, concurrent=1, rate=2)
+    few = replace(plan(deployment), concurrent=1, rate=2)
     scene.await_ready()
 
     def fires() -> bool:

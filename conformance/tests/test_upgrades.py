@@ -9,7 +9,7 @@ import pytest
 from conformance.suite.lines import line
 from conformance.suite.phases import KEYS, LAST, SPEECH, Phases
 from conformance.suite.timeouts import RECOVERY, eventually
-from conformance.suite.traffic import flowing
+from conformance.suite.traffic import flowing, none_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,12 +66,9 @@ def test_a_step(
     evidence("new", ", ".join(sorted(has - had)) or "nothing")
     evidence("gone", ", ".join(sorted(had - has)) or "nothing")
     evidence("took", f"{result.at('up') - result.at(f'phase {after}'):.0f} s")
-    evidence("requests", len(result.answers))
-    evidence("lost", len(result.lost))
     answered = Counter(one["backend"] or "Ollama, directly" for one in result.answers)
     evidence("answered by", ", ".join(f"{who} {count}" for who, count in answered.items()))
-    evidence.charts.append(result.course())
-    assert not result.lost, result.why_lost()
+    none_lost(evidence, result)
     again = {name: runs[name] - count for name, count in ran.items() if runs.get(name, 0) > count}
     assert not again, f"pods that were started again: {sorted(again)}"
     if after >= KEYS:
@@ -83,8 +80,8 @@ def test_a_step(
 def _all_up(phases: Phases) -> str:
     """Wait until the gateway finds every backend well, and return their names."""
 
-    def ill() -> dict[str, str]:
-        return {name: said for name, said in phases.backends().items() if said != "healthy"}
+    def names() -> str | None:
+        found = phases.backends()
+        return ", ".join(sorted(found)) if set(found.values()) <= {"healthy"} else None
 
-    eventually("every backend is healthy", lambda: not ill(), RECOVERY, every=1.0)
-    return ", ".join(sorted(phases.backends()))
+    return eventually("every backend is healthy", names, RECOVERY, every=1.0)

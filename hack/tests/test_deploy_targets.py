@@ -82,6 +82,11 @@ class Machine:
         path = self.answers / f"{len(list(self.answers.iterdir())):02}"
         path.write_text(f"{pattern}\n{text}")
 
+    def ollama_leads_to(self, name: str) -> None:
+        """Let the Service `ollama` be there, and select the pods of that name."""
+        selector = f"    app.kubernetes.io/name: {name}\n"
+        self.answers_to("get service ollama", f"spec:\n  selector:\n{selector}  type: x\n")
+
     def make(self, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"RECORD": str(self.record), "ANSWERS": str(self.answers)}
         settings = {
@@ -137,9 +142,7 @@ def test_deploy_phase1_is_the_starter_file(machine: Machine) -> None:
 
 
 def test_the_service_ollama_changes_hands_only_when_the_gateway_is_ready(machine: Machine) -> None:
-    machine.answers_to(
-        "get service ollama", "spec:\n  selector:\n    app.kubernetes.io/name: ollama\n  type: x\n"
-    )
+    machine.ollama_leads_to("ollama")
     done = machine.make("deploy", VALUES="values/phase3.yaml", HELM="")
     # The pinned Helm has no cluster here; what matters is what it was asked first.
     assert "step 1 of 2" in done.stdout
@@ -148,8 +151,7 @@ def test_the_service_ollama_changes_hands_only_when_the_gateway_is_ready(machine
 
 
 def test_back_to_phase_2_the_gateway_ends_before_it_goes(machine: Machine) -> None:
-    selector = "    app.kubernetes.io/name: synapse-gateway\n"
-    machine.answers_to("get service ollama", f"spec:\n  selector:\n{selector}  type: x\n")
+    machine.ollama_leads_to("synapse-gateway")
     machine.answers_to("templates/ollama/service.yaml", "metadata:\n  name: ollama\n")
     done = machine.make("deploy", VALUES="values/phase2.yaml")
     assert done.returncode == 0, done.stderr
@@ -165,8 +167,7 @@ def test_back_to_phase_2_the_gateway_ends_before_it_goes(machine: Machine) -> No
 
 
 def test_the_engine_beside_a_gateway_has_another_name(machine: Machine) -> None:
-    selector = "    app.kubernetes.io/name: synapse-gateway\n"
-    machine.answers_to("get service ollama", f"spec:\n  selector:\n{selector}  type: x\n")
+    machine.ollama_leads_to("synapse-gateway")
     machine.answers_to("templates/ollama/service.yaml", "metadata:\n  name: ollama-engine\n")
     done = machine.make("deploy", VALUES="values/phase4.yaml")
     assert done.returncode == 0, done.stderr
@@ -174,8 +175,7 @@ def test_the_engine_beside_a_gateway_has_another_name(machine: Machine) -> None:
 
 
 def test_a_service_that_is_the_gateways_already_needs_one_step(machine: Machine) -> None:
-    selector = "    app.kubernetes.io/name: synapse-gateway\n"
-    machine.answers_to("get service ollama", f"spec:\n  selector:\n{selector}  type: x\n")
+    machine.ollama_leads_to("synapse-gateway")
     done = machine.make("deploy", VALUES="values/phase3.yaml")
     assert done.returncode == 0
     assert "step" not in done.stdout

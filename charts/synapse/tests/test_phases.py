@@ -79,9 +79,15 @@ def test_the_service_ollama_is_the_gateways_from_phase_3_on() -> None:
         assert ollama_service(manifests(phase))["ports"][0]["port"] == 11434
 
 
-def test_held_back_the_service_stays_with_the_engine(tmp_path: Path) -> None:
-    hold = tmp_path / "hold.yaml"
-    hold.write_text("gateway: {ollamaService: {holdBack: true}}\n")
+@pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """Values that leave the name `ollama` to the engine."""
+    path = tmp_path / "hold.yaml"
+    path.write_text("gateway: {ollamaService: {holdBack: true}}\n")
+    return path
+
+
+def test_held_back_the_service_stays_with_the_engine(hold: Path) -> None:
     phase3 = PHASES[2]
     held = manifests(phase3, hold)
     assert ollama_service(held)["selector"]["app.kubernetes.io/name"] == "ollama"
@@ -90,9 +96,7 @@ def test_held_back_the_service_stays_with_the_engine(tmp_path: Path) -> None:
     assert rest == [one for one in manifests(phase3) if name_of(one) != "Service/ollama"]
 
 
-def test_held_back_the_engine_is_open_to_applications(tmp_path: Path) -> None:
-    hold = tmp_path / "hold.yaml"
-    hold.write_text("gateway: {ollamaService: {holdBack: true}}\n")
+def test_held_back_the_engine_is_open_to_applications(hold: Path) -> None:
     phase5 = PHASES[4]  # where applications may call no engine directly
 
     def callers(*files: Path) -> set[str]:

@@ -111,11 +111,8 @@ def test_what_a_dockerfile_copies_is_found(name: str) -> None:
     assert all((ROOT / path).exists() for path in [*more, *copied] if path != "ollama")
 
 
-def test_every_tag_is_given_to_a_value_of_the_chart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hack.cluster.release.TAGS", tmp_path / "images.yaml")
-    values = json.loads(release.tag_values().read_text())
+def test_every_tag_is_given_to_a_value_of_the_chart(tags: Path) -> None:
+    values = json.loads(tags.read_text())
     defaults = yaml.safe_load((ROOT / "charts/synapse/values.yaml").read_text())
     for path in release.TAG_PATHS:
         here, there = values, defaults
