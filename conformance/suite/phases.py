@@ -159,11 +159,16 @@ class Phases:
         there = self.components()
         return [text for name, text in STOOD_IN.items() if name in there]
 
-    def backends(self) -> dict[str, str]:
-        """Return how the gateway finds each backend, by the backend's name."""
-        text = page(self._cluster, self._cluster.ready(GATEWAY, NAMESPACE)[0], "/health")
-        found = json.loads(text)["backends"] if text else {}
-        return {name: str(one["status"]) for name, one in found.items()}
+    def ill(self) -> set[str]:
+        """Return the backends of the configuration that a replica has not, or finds ill."""
+        configured = set(self.release.config["backends"])
+        found: set[str] = set()
+        for pod in self._cluster.ready(GATEWAY, NAMESPACE):
+            text = page(self._cluster, pod, "/health")
+            known = json.loads(text)["backends"] if text else {}
+            well = {name for name, one in known.items() if one["status"] == "healthy"}
+            found |= configured - well
+        return found
 
     def speaker(self) -> str:
         """Return which backend speaks in the better voice.
